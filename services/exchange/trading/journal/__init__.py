@@ -1,0 +1,1 @@
+"""The journal: every command and its events, durable, in order, and tamper-evident."""
