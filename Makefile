@@ -1,0 +1,126 @@
+# Every command of the project. They need Python 3.11 or newer, gcc, make (and Node 20 for the web front
+# end); all else they install into .venv from requirements/ (pinned and hashed), so that `make up` works
+# on a fresh machine. Nothing is installed twice: .venv/stamps says what is done.
+#
+#   make up          run the whole exchange here          make down     stop it
+#   make test        every test but the long campaigns    make test-long  those
+#   make lint        style, types, layers, contracts      make proto    regenerate from proto/
+#   make sim         seeded simulation (SEED=8412)        make bench    benchmarks
+#   make coverage    make test with the coverage gate     make lock     refresh requirements/
+#   make install     only install                         make clean    remove what was built
+#
+# ARGS is passed on to pytest or pincex: make test ARGS="tests/unit -x".
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMPS := $(VENV)/stamps
+ARGS   ?=
+SEED   ?=
+ROUNDS ?=
+
+# Branch coverage that the trading engine must have, in percent; empty means no gate (`make coverage`).
+COVERAGE_GATE ?=
+
+CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange/domain/*.py)
+PYTEST := $(BIN)/python -m pytest
+
+# pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
+MAY_BE_EMPTY := || [ $$? -eq 5 ]
+
+.PHONY: help install up down status test test-core test-long coverage lint proto proto-check bench sim lock clean
+
+help:
+	@sed -n '/^#   make/s/^#   //p' Makefile
+
+# --- install ---------------------------------------------------------------------------------------------
+
+install: $(STAMPS)/core
+
+$(STAMPS)/dependencies: requirements/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
+	  --require-hashes -r requirements/dev.txt
+	@mkdir -p $(STAMPS) && touch $@
+
+$(STAMPS)/project: pyproject.toml setup.py $(STAMPS)/dependencies
+	PINCEX_SKIP_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	  --root-user-action=ignore --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# The compiled core is optional: setup.py says why where it cannot be built, and the .py files run.
+$(STAMPS)/core: $(CORE_SOURCES) setup.py services/exchange/trading/core_loader.py $(STAMPS)/project
+	@mkdir -p build
+	$(BIN)/python setup.py --quiet build_ext --inplace >build/core.log 2>&1 \
+	  || { tail -30 build/core.log; [ "$$PINCEX_REQUIRE_COMPILED" != 1 ]; }
+	@grep -E '^(core compiled|the core stays)' build/core.log || true
+	@touch $@
+
+# --- run -------------------------------------------------------------------------------------------------
+
+up: install
+	$(BIN)/pincex up $(ARGS)
+
+down: install
+	$(BIN)/pincex down $(ARGS)
+
+status: install
+	$(BIN)/pincex status $(ARGS)
+
+# --- test ------------------------------------------------------------------------------------------------
+
+# The suites of the core run twice, compiled and interpreted. The large run comes last: its closing line
+# is the one that counts.
+test: test-core
+	$(PYTEST) -m "not long and not bench" $(ARGS)
+
+test-core: install
+	PINCEX_PURE=1 $(PYTEST) -m "core and not long and not bench" $(ARGS) $(MAY_BE_EMPTY)
+
+test-long: install
+	$(PYTEST) -m "long" --timeout=3600 $(ARGS)
+
+# Compiled code cannot be traced, so the core's coverage comes from its interpreted run.
+coverage: install
+	@rm -f .coverage .coverage.*
+	PINCEX_PURE=1 $(PYTEST) -m "core and not long and not bench" --cov --cov-report= $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
+	$(BIN)/coverage report $(if $(COVERAGE_GATE),--fail-under=$(COVERAGE_GATE))
+
+sim: install
+	$(PYTEST) tests/simulation -m "not bench" $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+bench: install
+	$(PYTEST) tests/bench -m bench --capture=no --timeout=1800 $(ARGS)
+
+# --- check -----------------------------------------------------------------------------------------------
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m scripts.proto --link
+	$(BIN)/buf lint
+	$(BIN)/python -m scripts.check_breaking
+	$(BIN)/python -m scripts.audit
+
+proto: install
+	$(BIN)/python -m scripts.proto
+
+proto-check: install
+	$(BIN)/python -m scripts.proto --check
+
+lock: $(STAMPS)/dependencies
+	$(BIN)/python -m scripts.lock $(ARGS)
+
+clean:
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -f .coverage .coverage.* $(STAMPS)/core
+	rm -f services/exchange/trading/core/*.so services/exchange/trading/core/_core.build.json
+	find services clients/python scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

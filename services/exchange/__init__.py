@@ -1,0 +1,1 @@
+"""The PinCEX server: services of an exchange around one deterministic engine."""
