@@ -1,0 +1,53 @@
+"""What every suite may use; fixtures of one part live beside its tests."""
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+_MAX_SEED = 2**31
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--seed", type=int, help="seed of simulations; a failing run prints the one that repeats it")
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    core = "pure" if os.environ.get("PINCEX_PURE", "") not in ("", "0") else "compiled where it is fresh"
+    seed = config.getoption("--seed")
+    return f"core: {core}" + ("" if seed is None else f", seed: {seed}")
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the repository."""
+    return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def seed(request: pytest.FixtureRequest) -> int:
+    """The seed of `--seed`, else a new one for each test; shown when the test fails."""
+    given: int | None = request.config.getoption("--seed")
+    chosen = random.SystemRandom().randrange(_MAX_SEED) if given is None else given
+    print(f"repeat with: --seed {chosen}")
+    return chosen
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Returns ports of the loopback interface, free now and each another."""
+    given: set[int] = set()
+
+    def pick() -> int:
+        while True:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port: int = probe.getsockname()[1]
+            if port not in given:
+                given.add(port)
+                return port
+
+    return pick
