@@ -1,0 +1,130 @@
+"""The stack's settings, read once from the environment and `.env`."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from exchange.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+HOME_NAME = ".pincex"
+HIGHEST_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True)
+class PortSetting:
+    """A port that the operator may choose: 0 takes a free one and remembers it."""
+
+    variable: str
+    what: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class StackConfig:
+    """Everything that decides what `pincex up` runs.
+
+    `environment` is what child processes inherit; `engine_port` is the first of three ports of trading-engine-1, each
+    further instance takes the next ten.
+    """
+
+    home: Path
+    edge_port: PortSetting
+    ops_port: PortSetting
+    debug_port: PortSetting
+    envoy_admin_port: PortSetting
+    postgres_port: PortSetting
+    valkey_port: PortSetting
+    engine_port: PortSetting
+    image: Path
+    engine_module: str
+    engine_max_instances: int
+    log_level: str
+    database_url: str | None
+    admin_database_url: str | None
+    redis_url: str | None
+    jwt_secret: str | None
+    environment: Mapping[str, str]
+
+
+def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
+    """Reads the settings as seen from `folder`; the environment wins over `.env`. Raises StackError."""
+    home = find_home(environ, folder)
+    values = {**read_dotenv(home.parent / ".env"), **read_dotenv(folder / ".env"), **environ}
+
+    def port(variable: str, what: str, default: int) -> PortSetting:
+        return PortSetting(variable, what, _integer(values, variable, default, HIGHEST_PORT))
+
+    database_url = values.get("DATABASE_URL") or None
+    return StackConfig(
+        home=home,
+        edge_port=port("PINCEX_EDGE_PORT", "the public edge", 8080),
+        ops_port=port("PINCEX_OPS_PORT", "the ops listener", 8081),
+        debug_port=port("PINCEX_DEBUG_PORT", "debug of trading-engine-1", 6060),
+        envoy_admin_port=port("PINCEX_ENVOY_ADMIN_PORT", "Envoy's admin", 9901),
+        postgres_port=port("PINCEX_POSTGRES_PORT", "PostgreSQL", 0),
+        valkey_port=port("PINCEX_VALKEY_PORT", "Valkey", 0),
+        engine_port=port("PINCEX_ENGINE_PORT", "trading-engine-1", 0),
+        image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
+        engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
+        engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 1, 32),
+        log_level=values.get("LOG_LEVEL") or "INFO",
+        database_url=database_url,
+        admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,
+        redis_url=values.get("REDIS_URL") or None,
+        jwt_secret=values.get("JWT_SECRET") or None,
+        environment=values,
+    )
+
+
+def find_home(environ: Mapping[str, str], folder: Path) -> Path:
+    """PINCEX_HOME, else the nearest `.pincex` here or above, else a new one here."""
+    if environ.get("PINCEX_HOME"):
+        return Path(environ["PINCEX_HOME"]).absolute()
+    for place in (folder, *folder.parents):
+        if (place / HOME_NAME).is_dir():
+            return place / HOME_NAME
+    return folder / HOME_NAME
+
+
+def read_dotenv(file: Path) -> dict[str, str]:
+    """`KEY=VALUE` lines: comments, `export` and one pair of quotes are understood, nothing is expanded."""
+    if not file.is_file():
+        return {}
+    values: dict[str, str] = {}
+    for number, raw in enumerate(file.read_text().splitlines(), start=1):
+        line = raw.strip().removeprefix("export ").strip()
+        if not line or line.startswith("#"):
+            continue
+        key, separator, value = line.partition("=")
+        if not separator or not key.strip():
+            raise StackError(f"{file}, line {number}: expected KEY=VALUE")
+        values[key.strip()] = _unquote(value.strip())
+    return values
+
+
+def default_image() -> Path:
+    """The descriptor image beside the generated wire types."""
+    found = importlib.util.find_spec("pincex")
+    folders = found.submodule_search_locations if found is not None else None
+    if not folders:
+        raise StackError("the generated package `pincex` is not installed: run `make install`")
+    return Path(next(iter(folders))) / "image.binpb"
+
+
+def _unquote(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+        return value[1:-1]
+    return value.split(" #", 1)[0].rstrip()
+
+
+def _integer(values: Mapping[str, str], variable: str, default: int, highest: int) -> int:
+    text = values.get(variable) or str(default)
+    if not text.isascii() or not text.isdigit() or int(text) > highest:
+        raise StackError(f"{variable} must be a whole number from 0 to {highest}, not {text!r}")
+    return int(text)

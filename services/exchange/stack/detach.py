@@ -1,0 +1,49 @@
+"""Starts the supervisor as a process of its own and waits until the exchange is up."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from exchange.stack.errors import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from exchange.stack.config import StackConfig
+
+
+def start_detached(config: StackConfig, show: Callable[[dict[str, object]], None], *, memory: bool) -> None:
+    """Returns when all is healthy. Raises StackError with what failed; nothing is left running then.
+
+    `show` gets the supervisor's events as they come.
+    """
+    log = config.home / "logs" / "supervisor.log"
+    reading, writing = os.pipe()
+    argv = [sys.executable, "-m", "exchange.stack", "--report-fd", str(writing)]
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        subprocess.Popen(
+            [*argv, "--memory"] if memory else argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**config.environment, "PINCEX_HOME": str(config.home)},
+            pass_fds=(writing,),
+            start_new_session=True,
+        )
+    finally:
+        os.close(output)
+        os.close(writing)
+    with os.fdopen(reading) as events:
+        for line in events:
+            event = json.loads(line)
+            show(event)
+            if event["event"] == "up":
+                return
+            if event["event"] == "failed":
+                raise StackError(str(event["error"]))
+    raise StackError(f"the supervisor ended before the exchange was up; log: {log}")

@@ -1,0 +1,115 @@
+"""Upstream clusters and the endpoint files that name their instances."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from typing import TYPE_CHECKING
+
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, Protocol, Upstream, seconds, socket_address
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# Has no endpoints: where a request goes that no route may carry further.
+NOWHERE = "nowhere"
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_ASSIGNMENT = f"{TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
+
+
+def clusters(plan: EdgePlan) -> list[Json]:
+    """Every cluster of the plan, and the empty one."""
+    nowhere: Json = {"name": NOWHERE, "type": "STATIC", "load_assignment": {"cluster_name": NOWHERE}}
+    return [*(_cluster(upstream, plan) for upstream in plan.upstreams), nowhere]
+
+
+def endpoint_file(plan_dir: Path, upstream: str) -> Path:
+    """Where the endpoints of an upstream are written."""
+    return plan_dir / f"{upstream}.json"
+
+
+def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None:
+    """Names the loopback ports of an upstream's instances; Envoy takes the file over without dropping a connection.
+
+    The file is replaced by a rename: that is the only change which Envoy's watch of the folder acts on, and a reader
+    never sees half of it.
+    """
+    endpoints = [{"endpoint": {"address": socket_address(port)}} for port in ports]
+    assignment = {"@type": _ASSIGNMENT, "cluster_name": upstream, "endpoints": [{"lb_endpoints": endpoints}]}
+    version = hashlib.sha256(json.dumps(assignment).encode()).hexdigest()[:16]
+    text = json.dumps({"version_info": version, "resources": [assignment]}, indent=1)
+    plan_dir.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=plan_dir.parent, prefix=f".{upstream}-")
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    os.replace(temporary, endpoint_file(plan_dir, upstream))
+
+
+def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
+    cluster: Json = {
+        "name": upstream.name,
+        "type": "EDS",
+        "eds_cluster_config": {
+            "eds_config": {
+                "resource_api_version": "V3",
+                "path_config_source": {
+                    "path": str(endpoint_file(plan.endpoints_dir, upstream.name)),
+                    "watched_directory": {"path": str(plan.endpoints_dir)},
+                },
+            },
+        },
+        "connect_timeout": "1s",
+        "lb_policy": "LEAST_REQUEST",
+        "circuit_breakers": {"thresholds": [_thresholds(plan.limits)]},
+        # An instance whose only one is ejected too: at most half may be, so a single engine never is.
+        "outlier_detection": {
+            "consecutive_5xx": 20,
+            "consecutive_gateway_failure": 10,
+            "interval": "1s",
+            "base_ejection_time": "5s",
+            "max_ejection_percent": 50,
+        },
+        # Without healthy instances answer UNAVAILABLE at once, instead of trying the unhealthy ones.
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+    }
+    if upstream.protocol is Protocol.GRPC:
+        cluster["health_checks"] = [_grpc_health_check()]
+        cluster["typed_extension_protocol_options"] = {_HTTP_OPTIONS: _http2_options()}
+    return cluster
+
+
+def _thresholds(limits: Limits) -> Json:
+    return {
+        "max_connections": limits.upstream_connections,
+        "max_pending_requests": limits.upstream_pending,
+        "max_requests": limits.upstream_requests,
+        "retry_budget": {"budget_percent": {"value": 20}, "min_retry_concurrency": 10},
+        "track_remaining": True,
+    }
+
+
+def _grpc_health_check() -> Json:
+    # The time-out is longer than any pause of a loaded engine; a refused connection is known at once anyway.
+    return {
+        "timeout": seconds(2),
+        "interval": seconds(0.5),
+        "unhealthy_interval": seconds(0.2),
+        "no_traffic_interval": seconds(0.5),
+        "no_traffic_healthy_interval": seconds(0.5),
+        "unhealthy_threshold": 2,
+        "healthy_threshold": 1,
+        "grpc_health_check": {"service_name": ""},
+    }
+
+
+def _http2_options() -> Json:
+    return {
+        "@type": TYPE + _HTTP_OPTIONS,
+        "explicit_http_config": {
+            "http2_protocol_options": {"connection_keepalive": {"interval": seconds(30), "timeout": seconds(5)}},
+        },
+    }

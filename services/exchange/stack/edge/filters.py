@@ -1,0 +1,80 @@
+"""The HTTP filters of a listener, in the order in which a request meets them."""
+
+from __future__ import annotations
+
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json
+from exchange.stack.edge.routes import BUFFER_FILTER, RBAC_FILTER, TRANSCODER_FILTER
+
+_HTTP = f"{TYPE}envoy.extensions.filters.http."
+# Browsers on this machine; a front end served by the edge itself needs no CORS.
+LOCAL_ORIGINS = r"https?://(localhost|127\.0\.0\.1|\[::1\])(:[0-9]{1,5})?"
+ALLOWED_HEADERS = (
+    "authorization,content-type,grpc-timeout,x-api-key,x-grpc-web,x-pincex-account,x-request-id,x-user-agent"
+)
+EXPOSED_HEADERS = "grpc-message,grpc-status,grpc-status-details-bin,retry-after,x-request-id"
+
+
+def http_filters(plan: EdgePlan, *, public: bool) -> list[Json]:
+    """CORS first, so that a refusal can be read by a page too; the transcoder before whatever must see RPC paths."""
+    return [
+        {"name": "envoy.filters.http.cors", "typed_config": {"@type": f"{_HTTP}cors.v3.Cors"}},
+        {"name": RBAC_FILTER, "disabled": True, "typed_config": {"@type": f"{_HTTP}rbac.v3.RBAC"}},
+        # Off but for the REST catch-all: it holds back the whole body, and a gRPC stream has no end.
+        {
+            "name": BUFFER_FILTER,
+            "disabled": True,
+            "typed_config": {
+                "@type": f"{_HTTP}buffer.v3.Buffer",
+                "max_request_bytes": plan.limits.rest_body_bytes,
+            },
+        },
+        {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": f"{_HTTP}grpc_web.v3.GrpcWeb"}},
+        {"name": TRANSCODER_FILTER, "typed_config": _transcoder(plan, public=public)},
+        {
+            "name": "envoy.filters.http.router",
+            "typed_config": {"@type": f"{_HTTP}router.v3.Router", "suppress_envoy_headers": True},
+        },
+    ]
+
+
+def _transcoder(plan: EdgePlan, *, public: bool) -> Json:
+    served = (
+        method.service
+        for method in plan.contract.carried(public=public)
+        if plan.upstream_of(method.package, public=public) is not None
+    )
+    return {
+        "@type": f"{_HTTP}grpc_json_transcoder.v3.GrpcJsonTranscoder",
+        "proto_descriptor": str(plan.contract.image),
+        "services": list(dict.fromkeys(served)),
+        "convert_grpc_status": True,
+        "case_insensitive_enum_parsing": True,
+        "query_param_unescape_plus": True,
+        "url_unescape_spec": "ALL_CHARACTERS_EXCEPT_SLASH",
+        "request_validation_options": {
+            "reject_unknown_method": True,
+            "reject_unknown_query_parameters": True,
+            "reject_binding_body_field_collisions": True,
+        },
+        "max_request_body_size": plan.limits.rest_body_bytes,
+        "max_response_body_size": plan.limits.rest_response_bytes,
+        "print_options": {
+            "always_print_primitive_fields": True,
+            "always_print_enums_as_ints": False,
+            "preserve_proto_field_names": True,
+            "stream_newline_delimited": True,
+        },
+    }
+
+
+def cors_policy() -> Json:
+    """For the whole virtual host: pages served from this machine, credentials allowed."""
+    return {
+        "@type": f"{_HTTP}cors.v3.CorsPolicy",
+        "allow_origin_string_match": [{"safe_regex": {"regex": LOCAL_ORIGINS}}],
+        "allow_methods": "GET, POST, PUT, PATCH, DELETE, OPTIONS",
+        "allow_headers": ALLOWED_HEADERS,
+        "expose_headers": EXPOSED_HEADERS,
+        "max_age": "600",
+        "allow_credentials": True,
+    }

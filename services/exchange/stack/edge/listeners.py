@@ -1,0 +1,141 @@
+"""The two listeners: the public edge and the ops listener."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from exchange.stack.edge.filters import cors_policy, http_filters
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, seconds, socket_address
+from exchange.stack.edge.replies import local_reply_config
+from exchange.stack.edge.routes import routes
+from exchange.stack.edge.stats import rest_loggers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Headers by which the inside of the exchange knows something. From outside they are removed before anything reads them:
+# who calls is decided by the port, and Envoy's own headers would change its time-outs and retries.
+INSIDE_HEADERS = (
+    "x-pincex-principal",
+    "x-pincex-roles",
+    "x-forwarded-client-cert",
+    "x-envoy-original-path",
+    "x-envoy-original-method",
+    "x-envoy-retry-on",
+    "x-envoy-retry-grpc-on",
+    "x-envoy-max-retries",
+    "x-envoy-upstream-rq-timeout-ms",
+    "x-envoy-upstream-rq-per-try-timeout-ms",
+    "x-envoy-hedge-on-per-try-timeout",
+    "x-envoy-retriable-status-codes",
+    "x-envoy-retriable-header-names",
+    "x-envoy-expected-rq-timeout-ms",
+    "x-envoy-upstream-alt-stat-name",
+)
+
+_MANAGER = "envoy.filters.network.http_connection_manager"
+_MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+
+
+def listener(plan: EdgePlan, *, public: bool) -> Json:
+    """One listener on 127.0.0.1."""
+    name, port = ("public", plan.edge_port) if public else ("ops", plan.ops_port)
+    manager = {"name": _MANAGER, "typed_config": _connection_manager(plan, name, public=public)}
+    return {
+        "name": name,
+        "address": socket_address(port),
+        "per_connection_buffer_limit_bytes": 1 << 20,
+        # A second Envoy on the same port must fail, not share its connections.
+        "enable_reuse_port": False,
+        "filter_chains": [{"filters": [manager]}],
+    }
+
+
+def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
+    limits = plan.limits
+    return {
+        "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": name,
+        "codec_type": "AUTO",
+        "use_remote_address": True,
+        "normalize_path": True,
+        "merge_slashes": True,
+        # BTC%2FUSD is one path segment.
+        "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
+        "server_header_transformation": "PASS_THROUGH",
+        "generate_request_id": True,
+        "preserve_external_request_id": True,
+        "always_set_request_id_in_response": True,
+        "max_request_headers_kb": limits.headers_kib,
+        "request_headers_timeout": seconds(limits.request_headers_timeout_s),
+        "stream_idle_timeout": seconds(limits.stream_idle_timeout_s),
+        "drain_timeout": seconds(limits.drain_s),
+        "common_http_protocol_options": {
+            "idle_timeout": seconds(limits.connection_idle_timeout_s),
+            "headers_with_underscores_action": "DROP_HEADER",
+            "max_headers_count": limits.headers_count,
+        },
+        "http2_protocol_options": {
+            "max_concurrent_streams": limits.streams_per_connection,
+            "initial_stream_window_size": 1 << 18,
+            "initial_connection_window_size": 1 << 20,
+        },
+        "early_header_mutation_extensions": [_strip_inside_headers()],
+        "access_log": [*rest_loggers(name), _access_log(name, plan.access_log)],
+        "local_reply_config": local_reply_config(),
+        "route_config": {
+            "name": name,
+            "max_direct_response_body_size_bytes": 4 << 20,
+            "virtual_hosts": [
+                {
+                    "name": name,
+                    "domains": ["*"],
+                    "routes": routes(plan, public=public),
+                    "typed_per_filter_config": {"envoy.filters.http.cors": cors_policy()},
+                },
+            ],
+        },
+        "http_filters": http_filters(plan, public=public),
+    }
+
+
+def _strip_inside_headers() -> Json:
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {
+            "@type": TYPE + _MUTATION,
+            "mutations": [{"remove": header} for header in INSIDE_HEADERS],
+        },
+    }
+
+
+def _access_log(name: str, path: Path) -> Json:
+    """Failures only: a line for each order would cost more than the order. The series count everything."""
+    failed = {"comparison": {"op": "GE", "value": {"default_value": 500, "runtime_key": "edge.access_log_status"}}}
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {"or_filter": {"filters": [{"status_code_filter": failed}, {"response_flag_filter": {}}]}},
+        "typed_config": {
+            "@type": f"{TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(path),
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "listener": name,
+                    "method": "%REQ(X-ENVOY-ORIGINAL-METHOD?:METHOD)%",
+                    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+                    "rpc": "%PATH(NQ:PATH)%",
+                    "status": "%RESPONSE_CODE%",
+                    "grpc_status": "%GRPC_STATUS(SNAKE_STRING)%",
+                    "flags": "%RESPONSE_FLAGS%",
+                    "details": "%RESPONSE_CODE_DETAILS%",
+                    "duration_ms": "%DURATION%",
+                    "received_bytes": "%BYTES_RECEIVED%",
+                    "sent_bytes": "%BYTES_SENT%",
+                    "upstream": "%UPSTREAM_HOST%",
+                    "attempts": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
+                    "request_id": "%REQ(X-REQUEST-ID)%",
+                },
+            },
+        },
+    }

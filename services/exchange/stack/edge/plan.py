@@ -1,0 +1,104 @@
+"""What the edge shall be, in our own words; `render` turns it into Envoy's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, TypeAlias
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from exchange.stack.edge.contract import Contract
+
+# Envoy's configuration as JSON. A precise recursive type makes every literal below need a cast and finds no error that
+# `envoy --mode validate` does not find.
+Json: TypeAlias = dict[str, object]
+
+LOOPBACK = "127.0.0.1"
+TYPE = "type.googleapis.com/"
+
+
+class Protocol(Enum):
+    """What an upstream speaks."""
+
+    GRPC = "grpc"
+    HTTP1 = "http1"
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """A group of equal instances behind the edge, found through an endpoint file that may change at any time."""
+
+    name: str
+    protocol: Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Which upstreams serve the services of one proto package: `public` for clients, `ops` for operators."""
+
+    package: str
+    public: str
+    ops: str
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every bound of the edge; the unit comes last. `docs/EDGE.md` explains each."""
+
+    rest_body_bytes: int = 1 << 20
+    rest_response_bytes: int = 8 << 20
+    headers_kib: int = 32
+    headers_count: int = 64
+    request_headers_timeout_s: int = 5
+    request_timeout_s: int = 30
+    unary_timeout_s: int = 10
+    repeat_try_timeout_s: int = 3
+    # Above the heartbeat of every stream, which is 5 s at most.
+    stream_idle_timeout_s: int = 300
+    connection_idle_timeout_s: int = 600
+    connections: int = 10_000
+    streams_per_connection: int = 1024
+    upstream_connections: int = 128
+    upstream_pending: int = 1024
+    upstream_requests: int = 16_384
+    retries: int = 2
+    repeatable_retries: int = 3
+    drain_s: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EdgePlan:
+    """The whole edge of one machine. Ports listen on 127.0.0.1."""
+
+    contract: Contract
+    edge_port: int
+    ops_port: int
+    admin_port: int
+    endpoints_dir: Path
+    access_log: Path
+    upstreams: tuple[Upstream, ...]
+    routes: tuple[Route, ...]
+    # Serves reflection, health and channelz on the ops listener.
+    infrastructure_upstream: str
+    # Plain HTTP /metrics, for the loopback route of the public edge.
+    metrics_upstream: str
+    limits: Limits = field(default_factory=Limits)
+
+    def upstream_of(self, package: str, *, public: bool) -> str | None:
+        """The upstream that serves this proto package on that listener, None if nothing here does."""
+        for route in self.routes:
+            if route.package == package:
+                return route.public if public else route.ops
+        return None
+
+
+def seconds(value: float) -> str:
+    """A protobuf Duration in JSON."""
+    return f"{value:g}s"
+
+
+def socket_address(port: int) -> Json:
+    """A loopback address: nothing of this stack listens on any other."""
+    return {"socket_address": {"address": LOOPBACK, "port_value": port}}

