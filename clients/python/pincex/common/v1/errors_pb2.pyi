@@ -111,10 +111,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The order was filled further than `expected_filled_quantity` says (FAILED_PRECONDITION)."""
     EXPIRE_TIME_PASSED: _ErrorReason.ValueType  # 60
     """`expire_time` is not in the future (FAILED_PRECONDITION)."""
-    SELF_TRADE: _ErrorReason.ValueType  # 61
-    """The new order would have traded with an order of its own account (FAILED_PRECONDITION); fill-or-kill only,
-    other orders are cancelled with a reason instead.
-    """
+    ORDER_ASLEEP: _ErrorReason.ValueType  # 61
+    """A stop order that sleeps cannot be replaced: cancel it and place another (FAILED_PRECONDITION)."""
     ALREADY_EXISTS: _ErrorReason.ValueType  # 62
     """An asset, market or hold of this name exists already (ALREADY_EXISTS)."""
     INVALID_DEFINITION: _ErrorReason.ValueType  # 63
@@ -131,8 +129,6 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Not every replica supports these rules (FAILED_PRECONDITION)."""
     SESSION_NOT_FOUND: _ErrorReason.ValueType  # 69
     """The session is not known: never opened, closed or expired (NOT_FOUND)."""
-    NO_REFERENCE_PRICE: _ErrorReason.ValueType  # 70
-    """A price must be known first: no trade yet and no reference price (FAILED_PRECONDITION)."""
     TOO_MANY_OBJECTS: _ErrorReason.ValueType  # 71
     """As many markets, assets or accounts exist as the engine may hold (RESOURCE_EXHAUSTED)."""
     JOURNAL_UNAVAILABLE: _ErrorReason.ValueType  # 90
@@ -279,10 +275,8 @@ FILLED_QUANTITY_CHANGED: ErrorReason.ValueType  # 59
 """The order was filled further than `expected_filled_quantity` says (FAILED_PRECONDITION)."""
 EXPIRE_TIME_PASSED: ErrorReason.ValueType  # 60
 """`expire_time` is not in the future (FAILED_PRECONDITION)."""
-SELF_TRADE: ErrorReason.ValueType  # 61
-"""The new order would have traded with an order of its own account (FAILED_PRECONDITION); fill-or-kill only,
-other orders are cancelled with a reason instead.
-"""
+ORDER_ASLEEP: ErrorReason.ValueType  # 61
+"""A stop order that sleeps cannot be replaced: cancel it and place another (FAILED_PRECONDITION)."""
 ALREADY_EXISTS: ErrorReason.ValueType  # 62
 """An asset, market or hold of this name exists already (ALREADY_EXISTS)."""
 INVALID_DEFINITION: ErrorReason.ValueType  # 63
@@ -299,8 +293,6 @@ RULES_NOT_SUPPORTED: ErrorReason.ValueType  # 68
 """Not every replica supports these rules (FAILED_PRECONDITION)."""
 SESSION_NOT_FOUND: ErrorReason.ValueType  # 69
 """The session is not known: never opened, closed or expired (NOT_FOUND)."""
-NO_REFERENCE_PRICE: ErrorReason.ValueType  # 70
-"""A price must be known first: no trade yet and no reference price (FAILED_PRECONDITION)."""
 TOO_MANY_OBJECTS: ErrorReason.ValueType  # 71
 """As many markets, assets or accounts exist as the engine may hold (RESOURCE_EXHAUSTED)."""
 JOURNAL_UNAVAILABLE: ErrorReason.ValueType  # 90

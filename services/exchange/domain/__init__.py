@@ -1,0 +1,1 @@
+"""Words and numbers of the trade: symbols, ids, exact decimals. Imports nothing of ours."""

@@ -1,0 +1,199 @@
+"""What the engine's state is made of. Plain classes: the rules live in the modules that change them.
+
+Defaults stand at class level, so that making an order sets only what differs.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from exchange.trading.core.commands import Command
+from exchange.trading.core.constants import (
+    BUY,
+    OPEN,
+    PENDING,
+    SESSION_RESULT_WINDOW,
+)
+from exchange.trading.core.events import Result
+
+
+class Asset:
+    """Something that accounts hold. `supply` is what all accounts together hold: deposits less withdrawals."""
+
+    supply: int = 0
+
+    def __init__(self, index: int, code: str, decimals: int) -> None:
+        self.index = index
+        self.code = code
+        self.decimals = decimals
+
+
+class Balance:
+    """Smallest units of one asset of one account."""
+
+    available: int = 0
+    held: int = 0
+
+
+class Session:
+    """An order session: its settings, and results for repeated command numbers."""
+
+    def __init__(self, name: str, grace_ms: int, dead_man_ms: int, *, cancel_on_disconnect: bool) -> None:
+        self.name = name
+        self.cancel_on_disconnect = cancel_on_disconnect
+        self.grace_ms = grace_ms
+        self.dead_man_ms = dead_man_ms
+        self.last_number = 0
+        self.results: deque[tuple[int, Result]] = deque(maxlen=SESSION_RESULT_WINDOW)
+
+
+class Account:
+    """One account: its money, open orders in order of acceptance, and what it asked before."""
+
+    max_open_orders: int = -1  # -1: the engine's default; 0: no limit
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.balances: dict[int, Balance] = {}
+        self.orders: dict[int, Order] = {}
+        self.finished: deque[Order] = deque()
+        self.placed: dict[str, Result] = {}
+        self.requests: dict[str, Result] = {}
+        self.holds: dict[str, tuple[int, int]] = {}
+        self.sessions: dict[str, Session] = {}
+
+    def balance(self, asset: int) -> Balance:
+        """The balance of an asset, made at its first use."""
+        found = self.balances.get(asset)
+        if found is None:
+            found = self.balances[asset] = Balance()
+        return found
+
+
+class Level:
+    """All orders of one side at one price, first come first. Holds no reference once it is empty."""
+
+    def __init__(self, price: int) -> None:
+        self.price = price
+        self.head: Order | None = None
+        self.tail: Order | None = None
+        self.lots = 0
+        self.count = 0
+
+
+class Order:
+    """One order. `command` is the PLACE command that made it: what never changes is read there."""
+
+    lots_filled: int = 0
+    notional: int = 0  # quote units of the fills
+    fee_numerator: int = 0  # sum of notional x rate; the fee due is this / PPM, rounded up
+    fee_paid: int = 0
+    held: int = 0  # still set aside: quote units for BUY, base units for SELL
+    status: int = PENDING
+    cancel_reason: int = 0
+    triggered: bool = False
+    updated_ns: int = 0  # 0: never since its acceptance
+    updated_sequence: int = 0
+
+    def __init__(
+        self,
+        order_id: int,
+        account: Account,
+        market: Market,
+        side: int,
+        price: int,
+        lots: int,
+        created_ns: int,
+        command: Command,
+    ) -> None:
+        self.order_id = order_id
+        self.account = account
+        self.market = market
+        self.side = side
+        self.price = price
+        self.lots_open = lots
+        self.created_ns = created_ns
+        self.command = command
+        self.maker_ppm = market.maker_ppm
+        self.taker_ppm = market.taker_ppm
+        self.level: Level | None = None
+        self.prev: Order | None = None
+        self.next: Order | None = None
+
+
+class BookSide:
+    """One side of a book. `keys` is sorted with the best price last: bids by price, asks by minus the price, so that
+    "may trade" is one comparison for both.
+    """
+
+    def __init__(self, side: int) -> None:
+        self.side = side
+        self.sign = 1 if side == BUY else -1
+        self.keys: list[int] = []
+        self.levels: dict[int, Level] = {}
+        self.orders = 0
+        self.lots = 0
+
+
+class Market:
+    """One market: its rules, its book, its sleeping stop orders."""
+
+    mode: int = OPEN
+    last_price: int = 0
+    min_lots: int = 1
+    max_lots: int = 0
+    min_notional: int = 0
+    maker_ppm: int = 0
+    taker_ppm: int = 0
+    band_ppm: int = 0
+    protection_ppm: int = 0
+    default_stp: int = 0
+    reference_price: int = 0
+
+    def __init__(
+        self, index: int, symbol: str, base: int, quote: int, base_per_lot: int, quote_per_tick_lot: int
+    ) -> None:
+        self.index = index
+        self.symbol = symbol
+        self.base = base
+        self.quote = quote
+        self.base_per_lot = base_per_lot
+        self.quote_per_tick_lot = quote_per_tick_lot
+        self.tick = 0
+        self.price_decimals = 0
+        self.bids = BookSide(BUY)
+        self.asks = BookSide(3 - BUY)
+        # (trigger price, order id) of buys, (minus trigger price, order id) of sells: the next to wake stands first.
+        self.stop_buys: list[tuple[int, int]] = []
+        self.stop_sells: list[tuple[int, int]] = []
+
+
+class State:
+    """All that the engine knows."""
+
+    sequence: int = 0
+    time_ns: int = 0
+    rules_version: int = 1
+    accept_new_orders: bool = True
+    maintenance: bool = False
+    circuit_breaker: bool = False
+    max_ids: int = 1_000_000
+    max_id_age_ns: int = 86_400_000_000_000
+    max_finished_orders: int = 200_000
+    default_max_open_orders: int = 10_000
+    forgotten_ns: int = 0  # ids of requests up to this time may be forgotten
+    timers_live: int = 0  # open GTD orders
+    trades: int = 0  # made by the present command
+
+    def __init__(self) -> None:
+        self.assets: list[Asset] = []
+        self.asset_index: dict[str, int] = {}
+        self.markets: list[Market] = []
+        self.market_index: dict[str, int] = {}
+        self.accounts: dict[str, Account] = {}
+        self.orders: dict[int, Order] = {}
+        self.finished: deque[Order] = deque()
+        self.remembered: deque[tuple[int, Account, bool, str]] = deque()
+        self.timers: list[tuple[int, int]] = []
+        self.triggered: deque[Order] = deque()
+        self.traded: Market | None = None  # where the present command has traded

@@ -1,0 +1,86 @@
+"""Money of orders: what is held, what a trade moves, what goes back. Whole units only.
+
+Rounding, once for all: a fee is the sum of notional x rate over all fills of its order, divided by a million and rounded
+up; each fill is charged what the fee has grown by. So many small fills cost no more than one large one, the fee never
+exceeds what was held for it, and every unit that leaves one account arrives in another.
+"""
+
+from __future__ import annotations
+
+from exchange.trading.core.constants import BUY, PPM
+from exchange.trading.core.model import Market, Order
+
+
+def hold_for(order: Order, price: int, lots: int) -> int:
+    """What an order must hold to trade `lots` more at `price` or better: quote units with the dearer of its fees for
+    BUY, base units for SELL (whose fee comes out of the proceeds).
+    """
+    market = order.market
+    if order.side != BUY:
+        return lots * market.base_per_lot
+    notional = price * lots * market.quote_per_tick_lot
+    rate = max(order.taker_ppm, order.maker_ppm)
+    if rate == 0 and order.fee_numerator == 0:
+        return notional
+    return notional + -(-(order.fee_numerator + notional * rate) // PPM) - order.fee_paid
+
+
+def move_hold(order: Order, price: int, lots: int) -> int:
+    """Set the order's hold to what `lots` at `price` need; answers what moved from available to held (negative: back).
+    The caller has checked that it is available.
+    """
+    needed = hold_for(order, price, lots)
+    change = needed - order.held
+    if change != 0:
+        market = order.market
+        balance = order.account.balance(market.quote if order.side == BUY else market.base)
+        balance.available -= change
+        balance.held += change
+        order.held = needed
+    return change
+
+
+def release_hold(order: Order) -> int:
+    """Give back all that the order still holds; answers how much."""
+    released = order.held
+    if released != 0:
+        market = order.market
+        balance = order.account.balance(market.quote if order.side == BUY else market.base)
+        balance.held -= released
+        balance.available += released
+        order.held = 0
+    return released
+
+
+def charge(order: Order, notional: int, rate_ppm: int) -> int:
+    """Add a fill to the order's fee; answers what is due now."""
+    if rate_ppm == 0 and order.fee_numerator == 0:
+        return 0
+    order.fee_numerator += notional * rate_ppm
+    due = -(-order.fee_numerator // PPM) - order.fee_paid
+    order.fee_paid += due
+    return due
+
+
+def settle_buyer(order: Order, market: Market, lots: int, cost: int) -> int:
+    """The buyer's side of a fill: `cost` quote units (notional and fee) leave the hold, what the fill no longer needs
+    goes back, the base asset arrives. `order.lots_open` is what is left. Answers what left the hold.
+    """
+    needed = hold_for(order, order.price, order.lots_open)
+    released = order.held - needed
+    order.held = needed
+    account = order.account
+    quote = account.balances[market.quote]
+    quote.held -= released
+    quote.available += released - cost
+    account.balance(market.base).available += lots * market.base_per_lot
+    return released
+
+
+def settle_seller(order: Order, market: Market, lots: int, proceeds: int) -> None:
+    """The seller's side of a fill: the base asset leaves the hold, `proceeds` quote units (notional less fee) arrive."""
+    account = order.account
+    sold = lots * market.base_per_lot
+    order.held -= sold
+    account.balances[market.base].held -= sold
+    account.balance(market.quote).available += proceeds

@@ -1,0 +1,42 @@
+"""Why the state of the exchange refused a command; numbers equal `pincex.common.v1.ErrorReason` (a test holds that)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+DONE: Final = 0
+UNKNOWN_SYMBOL: Final = 8
+UNKNOWN_ASSET: Final = 9
+NUMBER_TOO_LARGE: Final = 11
+REQUEST_TOO_OLD: Final = 12
+INSUFFICIENT_FUNDS: Final = 40
+ORDER_NOT_FOUND: Final = 41
+ORDER_CLOSED: Final = 42
+DUPLICATE_ID: Final = 43
+POST_ONLY_WOULD_CROSS: Final = 44
+FOK_NOT_FILLABLE: Final = 45
+NO_LIQUIDITY: Final = 46
+PRICE_OUT_OF_BAND: Final = 47
+QUANTITY_TOO_SMALL: Final = 48
+QUANTITY_TOO_LARGE: Final = 49
+NOTIONAL_TOO_SMALL: Final = 50
+TOO_MANY_OPEN_ORDERS: Final = 51
+MARKET_CANCEL_ONLY: Final = 52
+MARKET_HALTED: Final = 53
+NEW_ORDERS_DISABLED: Final = 54
+MAINTENANCE: Final = 55
+CIRCUIT_BREAKER: Final = 56
+STOP_ALREADY_REACHED: Final = 57
+REDUCE_EXCEEDS_OPEN: Final = 58
+FILLED_QUANTITY_CHANGED: Final = 59
+EXPIRE_TIME_PASSED: Final = 60
+ORDER_ASLEEP: Final = 61
+ALREADY_EXISTS: Final = 62
+INVALID_DEFINITION: Final = 63
+BALANCE_LIMIT: Final = 64
+HOLD_NOT_FOUND: Final = 65
+TOO_MANY_SESSIONS: Final = 66
+COMMAND_NUMBER_OUT_OF_WINDOW: Final = 67
+RULES_NOT_SUPPORTED: Final = 68
+SESSION_NOT_FOUND: Final = 69
+TOO_MANY_OBJECTS: Final = 71
