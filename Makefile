@@ -27,6 +27,7 @@ ROUNDS ?=
 COVERAGE_GATE ?=
 
 CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange/domain/*.py)
+PACKAGES := $(wildcard services/*/__init__.py clients/python/*/__init__.py)
 PYTEST := $(BIN)/python -m pytest
 
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
@@ -40,6 +41,7 @@ help:
 # --- install ---------------------------------------------------------------------------------------------
 
 install: $(STAMPS)/core
+	@:
 
 $(STAMPS)/dependencies: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
@@ -48,8 +50,9 @@ $(STAMPS)/dependencies: requirements/dev.txt
 	  --require-hashes -r requirements/dev.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-$(STAMPS)/project: pyproject.toml setup.py $(STAMPS)/dependencies
-	PINCEX_SKIP_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+# A new top-level package must be made known, so their __init__.py files count.
+$(STAMPS)/project: pyproject.toml setup.py $(PACKAGES) $(STAMPS)/dependencies
+	PINCEX_SKIP_COMPILE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --root-user-action=ignore --no-deps --no-build-isolation --editable .
 	@touch $@
 
