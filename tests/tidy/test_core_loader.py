@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from exchange.trading import core_loader
+
 LOADER = "services/exchange/trading/core_loader.py"
 SOURCES = {
     "ticks.py": "def double(value: int) -> int:\n    return value * 2\n",
@@ -142,3 +144,52 @@ def test_a_core_that_mypyc_refuses_is_left_interpreted(compiled: Path, core: Pat
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the core stays interpreted" in done.stderr
     assert probe(compiled)[0] == "pure 41 py"
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """The folder of a core of two modules, which nobody has compiled."""
+    folder = tmp_path / "exchange" / "trading" / "core"
+    folder.mkdir(parents=True)
+    for name, source in SOURCES.items():
+        (folder / name).write_text(source, encoding="utf-8")
+    return folder
+
+
+def pretend_to_compile(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}").touch()
+
+
+def test_a_stamp_is_written_only_for_a_whole_build(sources: Path) -> None:
+    assert not core_loader.write_stamp(sources, sources)
+    pretend_to_compile(sources, "book", "ticks")
+    assert not core_loader.write_stamp(sources, sources)  # the shims without the group's library
+    pretend_to_compile(sources, "_core__mypyc")
+    assert core_loader.write_stamp(sources, sources)
+    assert core_loader.stale_reason(sources) is None
+    core_loader.remove_build(sources)
+    assert {path.name for path in sources.iterdir()} == set(SOURCES)
+
+
+def test_a_new_and_a_deleted_module_make_the_build_stale(sources: Path) -> None:
+    pretend_to_compile(sources, "book", "ticks", "_core__mypyc")
+    core_loader.write_stamp(sources, sources)
+    (sources / "stops.py").touch()
+    (sources / "ticks.py").unlink()
+    assert core_loader.stale_reason(sources) == "changed since the build: stops.py, ticks.py"
+
+
+def test_the_pure_finder_serves_the_modules_of_its_package_and_no_other(sources: Path) -> None:
+    finder = core_loader.PureFinder("exchange.trading.core", sources)
+    found = finder.find_spec("exchange.trading.core.book", None)
+    assert found is not None
+    assert found.origin == str(sources / "book.py")
+    for name in ("exchange.trading.core", "exchange.trading.core.absent", "exchange.trading.core.a.b", "json"):
+        assert finder.find_spec(name, None) is None
+
+
+def test_the_mode_of_this_process_follows_its_environment() -> None:
+    asked_for_pure = os.environ.get("PINCEX_PURE", "") not in ("", "0")
+    assert core_loader.mode() in (("pure",) if asked_for_pure else ("compiled", "pure"))
+    assert core_loader.install() == core_loader.mode()
