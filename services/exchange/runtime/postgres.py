@@ -1,0 +1,138 @@
+"""Connections to PostgreSQL: how every service of the exchange makes them.
+
+A DSN may name several hosts (`postgresql://u:p@a:5432,b:5432/pincex`); the one that accepts writes is
+taken, so a fail-over needs no new configuration. Sessions commit synchronously whatever the server's
+default says, in UTC, under a name that an operator recognises in `pg_stat_activity`.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import socket
+from collections.abc import Mapping
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+from asyncpg.connect_utils import SessionAttribute
+
+# A server that answers at all answers a connection within this; reconnecting is the caller's policy.
+CONNECT_TIMEOUT_S = 3.0
+POOL_MIN_CONNECTIONS = 1
+POOL_MAX_CONNECTIONS = 4
+# Idle pool connections are closed after this, so that a fail-over does not leave stale ones behind.
+POOL_IDLE_SECONDS = 60.0
+
+# A vanished host (no RST) is noticed within about 5 s: probes after 2 s idle, 3 of them 1 s apart;
+# bytes that the peer's kernel does not acknowledge for 5 s. Neither limits how long a query may run.
+KEEPALIVE_IDLE_S = 2
+KEEPALIVE_INTERVAL_S = 1
+KEEPALIVE_PROBES = 3
+UNACKNOWLEDGED_MS = 5_000
+
+# Failures of the connection or the server, after which the outcome of a statement is unknown or the
+# statement had no effect, and the same call may succeed on a new connection.
+CONNECTION_ERRORS: tuple[type[Exception], ...] = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.exceptions.TargetServerAttributeNotMatched,
+    OSError,
+    TimeoutError,
+)
+
+_BASE_SETTINGS: Mapping[str, str] = {
+    "synchronous_commit": "on",
+    "timezone": "UTC",
+    "jit": "off",
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "tcp_keepalives_idle": str(KEEPALIVE_IDLE_S),
+    "tcp_keepalives_interval": str(KEEPALIVE_INTERVAL_S),
+    "tcp_keepalives_count": str(KEEPALIVE_PROBES),
+    "tcp_user_timeout": str(UNACKNOWLEDGED_MS),
+}
+
+
+def redact(dsn: str) -> str:
+    """Return the DSN without its password, fit for a log line."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return "postgresql://(unreadable)"
+    user, at, hosts = parts.netloc.rpartition("@")
+    netloc = f"{user.partition(':')[0]}{at}{hosts}"
+    query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def session_settings(application_name: str) -> dict[str, str]:
+    """Return the settings that every session of ours starts with."""
+    return {**_BASE_SETTINGS, "application_name": application_name}
+
+
+async def connect(
+    dsn: str, *, application_name: str, timeout_s: float = CONNECT_TIMEOUT_S
+) -> "asyncpg.Connection[asyncpg.Record]":
+    """Open one connection to the host that accepts writes; one of CONNECTION_ERRORS if there is none.
+
+    Wrong credentials or a missing database raise asyncpg's own error for it.
+    """
+    connection = await asyncpg.connect(
+        dsn,
+        timeout=timeout_s,
+        target_session_attrs=SessionAttribute.read_write,
+        server_settings=session_settings(application_name),
+    )
+    watch_for_dead_peer(connection)
+    return connection
+
+
+async def create_pool(
+    dsn: str,
+    *,
+    application_name: str,
+    min_connections: int = POOL_MIN_CONNECTIONS,
+    max_connections: int = POOL_MAX_CONNECTIONS,
+) -> "asyncpg.Pool[asyncpg.Record]":
+    """Open a bounded pool; when all connections are in use, `acquire` waits for one."""
+    return await asyncpg.create_pool(
+        dsn,
+        min_size=min_connections,
+        max_size=max_connections,
+        max_inactive_connection_lifetime=POOL_IDLE_SECONDS,
+        timeout=CONNECT_TIMEOUT_S,
+        target_session_attrs=SessionAttribute.read_write,
+        server_settings=session_settings(application_name),
+        init=_init_pooled,
+    )
+
+
+async def _init_pooled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    watch_for_dead_peer(connection)
+
+
+def watch_for_dead_peer(
+    connection: "asyncpg.Connection[asyncpg.Record]",
+) -> None:
+    """Turn on keep-alives and the limit for unacknowledged bytes on the client's side of a TCP connection.
+
+    asyncpg offers no option for it, so its transport is reached directly. A Unix socket needs none.
+    """
+    transport: asyncio.Transport | None = getattr(connection, "_transport", None)
+    shared = transport.get_extra_info("socket") if transport is not None else None
+    if shared is None or shared.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    # Socket options belong to the connection, not to the descriptor: a duplicate sets them for both,
+    # and works alike for asyncio's and uvloop's socket objects.
+    with contextlib.closing(socket.socket(fileno=os.dup(shared.fileno()))) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS)
