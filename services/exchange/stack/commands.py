@@ -98,7 +98,9 @@ def scale(target: Annotated[str, typer.Argument(metavar="SERVICE=N")]) -> None:
 
 def kill(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `pincex status` shows it, such as trading-engine-1.")],
-    signal_name: Annotated[str, typer.Option("--signal", "-s", metavar="SIGNAL", help="KILL, TERM, STOP, ...")] = "KILL",
+    signal_name: Annotated[
+        str, typer.Option("--signal", "-s", metavar="SIGNAL", help="KILL, TERM, STOP, ...")
+    ] = "KILL",
 ) -> None:
     """Send a signal to an instance; if it dies it is started again."""
     full = signal_name.upper() if signal_name.upper().startswith("SIG") else f"SIG{signal_name.upper()}"

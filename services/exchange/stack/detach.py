@@ -23,7 +23,7 @@ def start_detached(config: StackConfig, show: Callable[[dict[str, object]], None
     """
     log = config.home / "logs" / "supervisor.log"
     reading, writing = os.pipe()
-    argv = [sys.executable, "-m", "exchange.stack", "--report-fd", str(writing)]
+    argv = [sys.executable, "-m", "exchange.stack.daemon", "--report-fd", str(writing)]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         subprocess.Popen(

