@@ -173,6 +173,7 @@ def cancel_open(state: State, order: Order, reason: int, events: list[Event]) ->
         book.unsleep(market, order)
     lots = order.lots_open
     released = money.release_hold(order)
+    order.lots_cancelled = lots
     order.lots_open = 0
     order.status = CANCELLED
     order.cancel_reason = reason

@@ -85,6 +85,7 @@ class Order:
     """One order. `command` is the PLACE command that made it: what never changes is read there."""
 
     lots_filled: int = 0
+    lots_cancelled: int = 0  # what was open when it was cancelled
     notional: int = 0  # quote units of the fills
     fee_numerator: int = 0  # sum of notional x rate; the fee due is this / PPM, rounded up
     fee_paid: int = 0

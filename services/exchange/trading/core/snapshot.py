@@ -102,6 +102,7 @@ def _dump_order(order: Order, numbers: dict[str, int]) -> list[Any]:
         order.updated_sequence,
         order.maker_ppm,
         order.taker_ppm,
+        order.lots_cancelled,
     ]
 
 
@@ -183,6 +184,7 @@ def _load_order(state: State, accounts: list[Account], row: list[Any]) -> None:
     order.lots_filled, order.notional, order.fee_numerator, order.fee_paid, order.held = row[8:13]
     order.status, order.cancel_reason, order.triggered = row[13:16]
     order.updated_ns, order.updated_sequence, order.maker_ppm, order.taker_ppm = row[16:20]
+    order.lots_cancelled = row[20]
     state.orders[order_id] = order
     if lots_open == 0:
         return
