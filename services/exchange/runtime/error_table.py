@@ -1,0 +1,182 @@
+"""What each reason of `pincex.common.v1.ErrorReason` means on the wire: the one table.
+
+A row says the gRPC status code, the sentence a person reads when the service gives none of its own, the metadata
+keys that the contract promises, and whether RetryInfo or QuotaFailure belongs to it. The comments of
+`proto/pincex/common/v1/errors.proto` promise all of this; `tests/unit/runtime/test_errors.py` holds the two equal.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+_INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
+_NOT_FOUND = grpc.StatusCode.NOT_FOUND
+_EXISTS = grpc.StatusCode.ALREADY_EXISTS
+_EXHAUSTED = grpc.StatusCode.RESOURCE_EXHAUSTED
+_UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
+_RANGE = grpc.StatusCode.OUT_OF_RANGE
+_LOSS = grpc.StatusCode.DATA_LOSS
+
+# Envoy's own mapping (`grpc_json_transcoder`, convert_grpc_status), so that the documents say what REST shows.
+HTTP_STATUS: Final[dict[grpc.StatusCode, int]] = {
+    grpc.StatusCode.OK: 200,
+    grpc.StatusCode.CANCELLED: 499,
+    grpc.StatusCode.UNKNOWN: 500,
+    grpc.StatusCode.INVALID_ARGUMENT: 400,
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504,
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.ALREADY_EXISTS: 409,
+    grpc.StatusCode.PERMISSION_DENIED: 403,
+    grpc.StatusCode.UNAUTHENTICATED: 401,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 429,
+    grpc.StatusCode.FAILED_PRECONDITION: 400,
+    grpc.StatusCode.ABORTED: 409,
+    grpc.StatusCode.OUT_OF_RANGE: 400,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.DATA_LOSS: 500,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonRow:
+    """What one reason means on the wire.
+
+    `retry_after_seconds` is the default of RetryInfo, None where the contract promises none. `quota` says that
+    QuotaFailure belongs to it. `http_override` is set where the edge answers another status than `code` maps to.
+    """
+
+    name: str
+    code: grpc.StatusCode
+    message: str
+    metadata: tuple[str, ...] = ()
+    retry_after_seconds: float | None = None
+    quota: bool = False
+    http_override: int | None = None
+
+    @property
+    def http_status(self) -> int:
+        """The status that a REST client sees."""
+        return self.http_override if self.http_override is not None else HTTP_STATUS[self.code]
+
+
+ROWS: Final[tuple[ReasonRow, ...]] = (
+    # The request itself is wrong.
+    ReasonRow("FIELD_REQUIRED", _INVALID, "a required field is empty", ("field",)),
+    ReasonRow("INVALID_FIELD", _INVALID, "the field does not have the form its comment states", ("field", "value")),
+    ReasonRow(
+        "INVALID_DECIMAL",
+        _INVALID,
+        "not a decimal: digits with at most one point, no sign, no exponent, at most 38 digits",
+        ("field", "value"),
+    ),
+    ReasonRow("NOT_POSITIVE", _INVALID, "the number must be greater than zero", ("field", "value")),
+    ReasonRow(
+        "PRICE_OFF_TICK",
+        _INVALID,
+        "the price is not a multiple of the market's tick size",
+        ("field", "value", "tick_size"),
+    ),
+    ReasonRow(
+        "QUANTITY_OFF_LOT",
+        _INVALID,
+        "the quantity is not a multiple of the market's lot size",
+        ("field", "value", "lot_size"),
+    ),
+    ReasonRow("UNKNOWN_ENUM_VALUE", _INVALID, "the enum field is unset or its value is not known here", ("field",)),
+    ReasonRow("UNKNOWN_SYMBOL", _NOT_FOUND, "no market has this symbol", ("symbol",)),
+    ReasonRow("UNKNOWN_ASSET", _NOT_FOUND, "no asset has this code", ("asset",)),
+    ReasonRow("FIELD_NOT_ALLOWED", _INVALID, "the field does not go with the others that are set", ("field",)),
+    ReasonRow(
+        "NUMBER_TOO_LARGE", _INVALID, "the number is larger than the engine can hold exactly", ("field", "value")
+    ),
+    ReasonRow("REQUEST_TOO_OLD", _PRECONDITION, "request_time is older than the time for which ids are remembered"),
+    ReasonRow("INVALID_PAGE_TOKEN", _INVALID, "page_token was not made by this server for these filters"),
+    ReasonRow("BATCH_TOO_LARGE", _INVALID, "the batch holds more commands than the limit", ("limit",)),
+    # Who asks, and how much.
+    ReasonRow("UNAUTHENTICATED", grpc.StatusCode.UNAUTHENTICATED, "the caller is not known: sign in first"),
+    ReasonRow("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED, "the caller may not do this"),
+    ReasonRow("OVERLOADED", _EXHAUSTED, "too many requests are waiting already", ("limit",), retry_after_seconds=0.1),
+    ReasonRow("QUOTA_EXCEEDED", _EXHAUSTED, "a limit of the caller is used up", ("limit",), quota=True),
+    # The state of the exchange forbids it.
+    ReasonRow("INSUFFICIENT_FUNDS", _PRECONDITION, "the account has less available than the order needs", ("asset",)),
+    ReasonRow("ORDER_NOT_FOUND", _NOT_FOUND, "the account has no such order, or it ended too long ago to be kept"),
+    ReasonRow("ORDER_CLOSED", _PRECONDITION, "the order is filled or cancelled already"),
+    ReasonRow("DUPLICATE_ID", _EXISTS, "the id was used before with another body"),
+    ReasonRow("POST_ONLY_WOULD_CROSS", _PRECONDITION, "the post-only order would have traded at once"),
+    ReasonRow("FOK_NOT_FILLABLE", _PRECONDITION, "the fill-or-kill order cannot be filled whole now"),
+    ReasonRow("NO_LIQUIDITY", _PRECONDITION, "the market order met an empty book"),
+    ReasonRow("PRICE_OUT_OF_BAND", _PRECONDITION, "the price is outside the band around the reference price"),
+    ReasonRow("QUANTITY_TOO_SMALL", _PRECONDITION, "the quantity is below the market's smallest order"),
+    ReasonRow("QUANTITY_TOO_LARGE", _PRECONDITION, "the quantity is above the market's largest order"),
+    ReasonRow("NOTIONAL_TOO_SMALL", _PRECONDITION, "price times quantity is below the market's least notional"),
+    ReasonRow("TOO_MANY_OPEN_ORDERS", _EXHAUSTED, "the account has as many open orders as it may have"),
+    ReasonRow("MARKET_CANCEL_ONLY", _PRECONDITION, "the market takes cancels only"),
+    ReasonRow("MARKET_HALTED", _PRECONDITION, "the market is halted"),
+    ReasonRow("NEW_ORDERS_DISABLED", _UNAVAILABLE, "new orders are switched off by ACCEPT_NEW_ORDERS"),
+    ReasonRow("MAINTENANCE", _UNAVAILABLE, "the exchange is in maintenance: cancels and reads only"),
+    ReasonRow("CIRCUIT_BREAKER", _UNAVAILABLE, "the circuit breaker is on: cancels and reads only"),
+    ReasonRow("STOP_ALREADY_REACHED", _PRECONDITION, "the stop price is reached already"),
+    ReasonRow("REDUCE_EXCEEDS_OPEN", _PRECONDITION, "more is to be taken off than is open"),
+    ReasonRow(
+        "FILLED_QUANTITY_CHANGED", _PRECONDITION, "the order was filled further than expected_filled_quantity says"
+    ),
+    ReasonRow("EXPIRE_TIME_PASSED", _PRECONDITION, "expire_time is not in the future"),
+    ReasonRow("ORDER_ASLEEP", _PRECONDITION, "a sleeping stop order cannot be replaced: cancel it and place another"),
+    ReasonRow("ALREADY_EXISTS", _EXISTS, "an asset, market or hold of this name exists already"),
+    ReasonRow("INVALID_DEFINITION", _INVALID, "the definition breaks a rule of money"),
+    ReasonRow("BALANCE_LIMIT", _PRECONDITION, "the sum would exceed what the engine can hold exactly"),
+    ReasonRow("HOLD_NOT_FOUND", _NOT_FOUND, "no such hold"),
+    ReasonRow("TOO_MANY_SESSIONS", _EXHAUSTED, "the account has as many sessions as it may have"),
+    ReasonRow(
+        "COMMAND_NUMBER_OUT_OF_WINDOW",
+        _PRECONDITION,
+        "the command number is older than the session remembers, or leaves a gap",
+    ),
+    ReasonRow("RULES_NOT_SUPPORTED", _PRECONDITION, "not every replica supports these rules"),
+    ReasonRow("SESSION_NOT_FOUND", _NOT_FOUND, "the session was never opened, is closed, or expired"),
+    ReasonRow("TOO_MANY_OBJECTS", _EXHAUSTED, "as many markets, assets or accounts exist as the engine may hold"),
+    # The service cannot answer now, or not from there.
+    ReasonRow(
+        "JOURNAL_UNAVAILABLE",
+        _UNAVAILABLE,
+        "the outcome is unknown or the journal is away: ask again with the same id",
+        retry_after_seconds=0.5,
+    ),
+    ReasonRow("DRAINING", _UNAVAILABLE, "this server is stopping: connect again", retry_after_seconds=0.5),
+    ReasonRow("NOT_READY", _UNAVAILABLE, "this server has not finished starting", retry_after_seconds=1.0),
+    ReasonRow("SEQUENCE_NOT_REACHED", _UNAVAILABLE, "min_sequence was not reached in time", ("sequence",)),
+    ReasonRow("SEQUENCE_IN_FUTURE", _RANGE, "the stream starts beyond the head", ("head_sequence",)),
+    ReasonRow(
+        "SEQUENCE_NOT_RETAINED",
+        _RANGE,
+        "the stream starts below what is retained: begin from a snapshot",
+        ("floor_sequence",),
+    ),
+    ReasonRow(
+        "HISTORY_CHANGED",
+        _LOSS,
+        "the resume token belongs to another history of this exchange: discard state and begin again",
+    ),
+    ReasonRow("INVALID_RESUME_TOKEN", _INVALID, "the resume token cannot be read"),
+    ReasonRow("SLOW_CONSUMER", _EXHAUSTED, "the subscriber read too slowly: resume with the last token"),
+    ReasonRow("SESSION_TAKEN_OVER", grpc.StatusCode.ABORTED, "the session was taken over by a newer connection"),
+    ReasonRow("PROTOCOL_VIOLATION", _INVALID, "the stream broke the protocol of its contract"),
+    ReasonRow("INTERNAL", grpc.StatusCode.INTERNAL, "a defect of the server; the request id leads to its log"),
+    ReasonRow("TOO_MANY_STREAMS", _EXHAUSTED, "as many streams are open as the server or the account may have"),
+    ReasonRow("RESPONSE_TOO_LARGE", _EXHAUSTED, "the answer would not fit: ask for less"),
+    ReasonRow("STATE_DIFFERS", _LOSS, "the state on this instance differs from the journal"),
+    # Said by the edge itself.
+    ReasonRow("UNKNOWN_PATH", _NOT_FOUND, "no such path or method"),
+    ReasonRow("BODY_TOO_LARGE", _EXHAUSTED, "the body is larger than the limit", http_override=413),
+    ReasonRow("MALFORMED_REQUEST", _INVALID, "the request does not fit the contract and cannot be read"),
+    ReasonRow("UPSTREAM_UNAVAILABLE", _UNAVAILABLE, "no server behind the edge answers"),
+    ReasonRow(
+        "UPSTREAM_TIMEOUT",
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "no answer in time, the outcome is unknown: ask again with the same id",
+    ),
+)
