@@ -1,0 +1,227 @@
+"""What operators do, on the ops listener: markets, switches, the kill switch, credits, comparisons.
+
+Every mutation carries a `request_id`, made here where the caller gives none, and may carry a `reason` for the record.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any
+
+from pincex.trading.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+)
+from pincex_client import models
+from pincex_client.convert import from_wire, now_timestamp, plain_decimal
+from pincex_client.requests import enum_value
+from pincex_client.transport import Caller, Metadata, RetryPolicy, new_id, open_channel
+
+Amount = Decimal | int | str
+PAGE_SIZE = 500
+
+
+class AdminClient:
+    """The operator's calls. Reached through `ExchangeClient.admin`."""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        metadata: Metadata = (),
+        policy: RetryPolicy | None = None,
+        channel_options: Sequence[tuple[str, int]] = (),
+    ) -> None:
+        self.target = target
+        self.channel = open_channel(target, channel_options)
+        self._caller = Caller(metadata, policy or RetryPolicy())
+        self._admin = admin_service_pb2_grpc.TradingAdminServiceStub(self.channel)
+        self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self.channel.close(grace=None)
+
+    async def _write(self, method: Any, request: Any) -> Any:
+        return await self._caller.call(method, request, repeatable=True)
+
+    _read = _write
+
+    # --- Money ------------------------------------------------------------------------------------------------------
+
+    async def credit_account(
+        self, account: str, asset: str, amount: Amount, *, request_id: str = "", reason: str = ""
+    ) -> models.Balance:
+        """Add money to an account, as a deposit would. The same `request_id` moves it once."""
+        request = account_service_pb2.CreditAccountRequest(
+            account=account,
+            asset=asset,
+            amount=plain_decimal(amount, "amount"),
+            request_id=request_id or new_id(),
+            request_time=now_timestamp(),
+            reason=reason,
+        )
+        return from_wire(models.Balance, await self._write(self._accounts.CreditAccount, request))
+
+    async def set_account_limits(
+        self, account: str, max_open_orders: int, *, request_id: str = "", reason: str = ""
+    ) -> models.AccountLimits:
+        """Set how many open orders an account may have; 0: no limit."""
+        request = admin_service_pb2.SetAccountLimitsRequest(
+            account=account, max_open_orders=max_open_orders, request_id=request_id or new_id(), reason=reason
+        )
+        return from_wire(models.AccountLimits, await self._write(self._admin.SetAccountLimits, request))
+
+    # --- Assets and markets -----------------------------------------------------------------------------------------
+
+    async def create_asset(self, code: str, decimals: int, *, request_id: str = "") -> models.Asset:
+        """Make an asset with so many digits after the point."""
+        request = admin_service_pb2.CreateAssetRequest(code=code, decimals=decimals, request_id=request_id or new_id())
+        return from_wire(models.Asset, await self._write(self._admin.CreateAsset, request))
+
+    async def list_assets(self) -> list[models.Asset]:
+        """All assets, by code."""
+        request = admin_service_pb2.ListAssetsRequest(page_size=PAGE_SIZE)
+        assets: list[models.Asset] = []
+        while True:
+            page = await self._read(self._admin.ListAssets, request)
+            assets += [from_wire(models.Asset, asset) for asset in page.assets]
+            if not page.next_page_token:
+                return assets
+            request.page_token = page.next_page_token
+
+    async def create_market(
+        self,
+        base_asset: str,
+        quote_asset: str,
+        *,
+        tick_size: Amount,
+        lot_size: Amount,
+        symbol: str = "",
+        default_self_trade_prevention: str = "",
+        request_id: str = "",
+        **rules: Any,
+    ) -> models.Market:
+        """Make a market, open at once.
+
+        `rules` are further fields of `CreateMarketRequest`: amounts (`min_quantity`, `max_quantity`, `min_notional`,
+        `reference_price`) and parts per million (`maker_fee_ppm`, `taker_fee_ppm`, `price_band_ppm`,
+        `market_protection_ppm`).
+        """
+        request = admin_service_pb2.CreateMarketRequest(
+            symbol=symbol,
+            base_asset=base_asset,
+            quote_asset=quote_asset,
+            tick_size=plain_decimal(tick_size, "tick_size"),
+            lot_size=plain_decimal(lot_size, "lot_size"),
+            request_id=request_id or new_id(),
+            **_rules(rules),
+        )
+        if default_self_trade_prevention:
+            request.default_self_trade_prevention = enum_value("SelfTradePrevention", default_self_trade_prevention)
+        return from_wire(models.Market, await self._write(self._admin.CreateMarket, request))
+
+    async def update_market(
+        self,
+        symbol: str,
+        *,
+        default_self_trade_prevention: str = "",
+        request_id: str = "",
+        reason: str = "",
+        **rules: Any,
+    ) -> models.Market:
+        """Change the rules given, as in `create_market`; tick and lot stay."""
+        request = admin_service_pb2.UpdateMarketRequest(
+            symbol=symbol, request_id=request_id or new_id(), reason=reason, **_rules(rules)
+        )
+        if default_self_trade_prevention:
+            request.default_self_trade_prevention = enum_value("SelfTradePrevention", default_self_trade_prevention)
+        return from_wire(models.Market, await self._write(self._admin.UpdateMarket, request))
+
+    async def set_market_mode(self, symbol: str, mode: str, *, request_id: str = "", reason: str = "") -> models.Market:
+        """Set the mode: HALTED (nothing goes), CANCEL_ONLY, or OPEN."""
+        methods = {
+            "HALTED": self._admin.HaltMarket,
+            "CANCEL_ONLY": self._admin.SetMarketCancelOnly,
+            "OPEN": self._admin.ResumeMarket,
+        }
+        request = admin_service_pb2.SetMarketModeRequest(
+            symbol=symbol, request_id=request_id or new_id(), reason=reason
+        )
+        return from_wire(models.Market, await self._write(methods[mode], request))
+
+    # --- Switches and the kill switch -------------------------------------------------------------------------------
+
+    async def get_switches(self) -> models.Switches:
+        """The switches as they stand."""
+        request = admin_service_pb2.GetSwitchesRequest()
+        return from_wire(models.Switches, await self._read(self._admin.GetSwitches, request))
+
+    async def set_switch(self, switch: str, *, on: bool, request_id: str = "", reason: str = "") -> models.Switches:
+        """Turn `circuit_breaker`, `accept_new_orders` or `maintenance_mode` on or off."""
+        methods = {
+            ("circuit_breaker", True): self._admin.EnableCircuitBreaker,
+            ("circuit_breaker", False): self._admin.DisableCircuitBreaker,
+            ("accept_new_orders", True): self._admin.EnableNewOrders,
+            ("accept_new_orders", False): self._admin.DisableNewOrders,
+            ("maintenance_mode", True): self._admin.EnableMaintenanceMode,
+            ("maintenance_mode", False): self._admin.DisableMaintenanceMode,
+        }
+        request = admin_service_pb2.SetSwitchRequest(request_id=request_id or new_id(), reason=reason)
+        return from_wire(models.Switches, await self._write(methods[switch, on], request))
+
+    async def mass_cancel(
+        self, *, account: str = "", symbol: str = "", reason: str, request_id: str = ""
+    ) -> models.CancelledOrders:
+        """Cancel the open orders of an account, of a symbol, or of an account in a symbol."""
+        request = admin_service_pb2.MassCancelRequest(
+            account=account, symbol=symbol, request_id=request_id or new_id(), reason=reason
+        )
+        return from_wire(models.CancelledOrders, await self._write(self._admin.MassCancel, request))
+
+    # --- Comparisons ------------------------------------------------------------------------------------------------
+
+    async def engine_state(self) -> models.EngineState:
+        """Sequence and hash of the whole state of the instance that answers."""
+        request = admin_service_pb2.GetEngineStateRequest()
+        return from_wire(models.EngineState, await self._read(self._admin.GetEngineState, request))
+
+    async def book_state(self, symbol: str, *, depth: int = 50) -> models.BookState:
+        """The book with its hash and counts."""
+        request = admin_service_pb2.GetBookStateRequest(symbol=symbol, depth=depth)
+        return from_wire(models.BookState, await self._read(self._admin.GetBookState, request))
+
+    async def validate_order_book(self, symbol: str) -> models.Validation:
+        """Check every invariant of a book and of the money behind it."""
+        request = admin_service_pb2.ValidateOrderBookRequest(symbol=symbol)
+        return from_wire(models.Validation, await self._read(self._admin.ValidateOrderBook, request))
+
+    async def rebuild_order_book(self, symbol: str, *, reason: str = "") -> models.Rebuild:
+        """Build the book anew from the journal and compare; repeating it is harmless."""
+        request = admin_service_pb2.RebuildOrderBookRequest(symbol=symbol, reason=reason)
+        answer = await self._caller.call(self._admin.RebuildOrderBook, request, repeatable=True, deadline=120.0)
+        return from_wire(models.Rebuild, answer)
+
+    async def create_snapshot(self, *, reason: str = "") -> models.EngineState:
+        """Store a snapshot of the state now; answers when it is durable."""
+        request = admin_service_pb2.CreateSnapshotRequest(reason=reason, request_time=now_timestamp())
+        answer = await self._caller.call(self._admin.CreateSnapshot, request, repeatable=False, deadline=120.0)
+        return from_wire(models.EngineState, answer)
+
+    async def queue_depth(self) -> int:
+        """Commands that have arrived and are not durable yet."""
+        request = admin_service_pb2.GetQueueDepthRequest()
+        answer = await self._read(self._admin.GetQueueDepth, request)
+        return int(answer.data.decode("ascii"))
+
+
+AMOUNT_RULES = frozenset({"min_quantity", "max_quantity", "min_notional", "reference_price"})
+
+
+def _rules(rules: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: plain_decimal(value, name) if name in AMOUNT_RULES else value
+        for name, value in rules.items()
+        if value is not None
+    }

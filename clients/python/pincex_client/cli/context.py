@@ -1,0 +1,190 @@
+"""What every command shares: the options given, output for people and for scripts, and how failures are shown."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass, is_dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NoReturn, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from pincex_client.cli import target
+from pincex_client.client import ExchangeClient
+from pincex_client.errors import ExchangeError, Unavailable
+from pincex_client.transport import RetryPolicy
+
+Answer = TypeVar("Answer")
+
+EXIT_REFUSED = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 3
+EXIT_INTERRUPTED = 130
+
+# A command waits this long for an exchange that restarts, then says so.
+DEADLINE = 8.0
+WIDE_COLUMNS = 400
+
+# Tables go to stdout, and are never cut where nobody looks at a screen.
+out = Console(highlight=False, width=None if sys.stdout.isatty() else WIDE_COLUMNS)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ADVICE: Mapping[str, str] = {
+    "INSUFFICIENT_FUNDS": "see `pincex balances`; on the development profile `pincex credit ACCOUNT ASSET AMOUNT` adds funds",
+    "UNKNOWN_SYMBOL": "see `pincex markets`",
+    "UNKNOWN_ASSET": "see `pincex markets`",
+    "ORDER_NOT_FOUND": "see `pincex orders --all`; another account's orders need --account",
+    "ORDER_CLOSED": "it is filled or cancelled already: see `pincex order ID`",
+    "PRICE_OFF_TICK": "give a price that is a multiple of the market's tick: see `pincex markets`",
+    "QUANTITY_OFF_LOT": "give a quantity that is a multiple of the market's lot: see `pincex markets`",
+    "POST_ONLY_WOULD_CROSS": "move the price away from the other side of the book, or leave out --post-only",
+    "FOK_NOT_FILLABLE": "there is not enough on the other side: see `pincex book SYMBOL`",
+    "NO_LIQUIDITY": "the other side of the book is empty: place a LIMIT order",
+    "PRICE_OUT_OF_BAND": "the price is too far from the last trade: see `pincex markets`",
+    "MARKET_HALTED": "an operator resumes it: `pincex admin resume SYMBOL`",
+    "MARKET_CANCEL_ONLY": "an operator resumes it: `pincex admin resume SYMBOL`",
+    "NEW_ORDERS_DISABLED": "an operator turns them on: `pincex admin new-orders on`",
+    "MAINTENANCE": "an operator ends it: `pincex admin maintenance off`",
+    "CIRCUIT_BREAKER": "an operator turns it off: `pincex admin circuit-breaker off`",
+    "DUPLICATE_ID": "the id was used with other contents: choose another, or repeat exactly what was sent",
+    "UNAUTHENTICATED": "anonymous calls work from loopback on the development profile only",
+    "PERMISSION_DENIED": "operators' calls go to the ops listener: see --ops-target",
+    "UNKNOWN_PATH": "the address answers, but not as this part of the exchange: check --target and --ops-target",
+    "OVERLOADED": "wait a moment and repeat",
+}
+UNREACHABLE_ADVICE = (
+    "is the exchange running? `pincex up` starts it, `pincex status` shows it; --target names another one"
+)
+
+
+@dataclass(slots=True)
+class Settings:
+    """The global options."""
+
+    target: str | None = None
+    ops_target: str | None = None
+    account: str | None = None
+    token: str | None = None
+    as_json: bool = False
+
+    def client(self) -> ExchangeClient:
+        """A client for these options; close it."""
+        return ExchangeClient(
+            target.edge_target(self.target),
+            ops_target=target.ops_target(self.ops_target),
+            account=self.account,
+            token=self.token,
+            policy=RetryPolicy(deadline=DEADLINE),
+        )
+
+
+def settings_of(context: typer.Context) -> Settings:
+    """The global options of this call."""
+    settings = context.find_root().obj
+    assert isinstance(settings, Settings), "the app's callback sets them"
+    return settings
+
+
+def call(
+    context: typer.Context, action: Callable[[ExchangeClient], Awaitable[Answer]], *, endless: bool = False
+) -> Answer:
+    """Do one thing with a client; failures are shown and end the process with their exit status.
+
+    An `endless` one is ended by Ctrl-C, which is then no failure.
+    """
+    settings = settings_of(context)
+
+    async def do() -> Answer:
+        async with settings.client() as exchange:
+            return await action(exchange)
+
+    return run(settings, do(), interrupted=0 if endless else EXIT_INTERRUPTED)
+
+
+def run(settings: Settings, work: Coroutine[Any, Any, Answer], *, interrupted: int = EXIT_INTERRUPTED) -> Answer:
+    """Run to the end, on uvloop where it is installed."""
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(work)
+    except ExchangeError as error:
+        show_error(settings, error)
+        raise typer.Exit(EXIT_UNREACHABLE if isinstance(error, Unavailable) else EXIT_REFUSED) from None
+    except (ValueError, TypeError) as error:
+        # The SDK refuses what cannot be sent at all, such as an unknown side.
+        usage_error(settings, str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(interrupted) from None
+
+
+def usage_error(settings: Settings, message: str) -> NoReturn:
+    """Say what is wrong with the call and leave."""
+    if settings.as_json:
+        print_json({"error": {"reason": "USAGE", "message": message}})
+    else:
+        err.print(f"[red]usage[/red]: {escape(message)}")
+    raise typer.Exit(EXIT_USAGE)
+
+
+def show_error(settings: Settings, error: ExchangeError) -> None:
+    """Show a refusal: what, why, where, and what to do."""
+    advice = UNREACHABLE_ADVICE if isinstance(error, Unavailable) else ADVICE.get(error.reason, "")
+    if settings.as_json:
+        content = {
+            "reason": error.reason,
+            "message": error.message,
+            "code": error.code.name if error.code else None,
+            "metadata": error.metadata,
+            "retry_after": error.retry_after,
+            "request_id": error.request_id,
+            "advice": advice,
+        }
+        print_json({"error": content})
+        return
+    what = "unreachable" if isinstance(error, Unavailable) else "refused"
+    err.print(f"[bold red]{what}[/bold red]: [bold]{escape(error.reason)}[/bold]  {escape(error.message)}")
+    for key, value in error.metadata.items():
+        err.print(f"  {escape(key)}: {escape(value)}")
+    for field, description in error.violations:
+        if field not in error.metadata.values():
+            err.print(f"  {escape(field)}: {escape(description)}")
+    if advice:
+        err.print(f"  [dim]{escape(advice)}[/dim]")
+    if error.request_id:
+        err.print(f"  [dim]request id {escape(error.request_id)}[/dim]")
+
+
+def print_json(content: Any, *, lines: bool = False) -> None:
+    """Write one JSON document, or one line of NDJSON."""
+    text = json.dumps(to_json(content), indent=None if lines else 2)
+    sys.stdout.write(text + "\n")
+    if lines:
+        sys.stdout.flush()
+
+
+def to_json(content: Any) -> Any:
+    """Dataclasses, decimals and times as JSON: amounts are text, times ISO 8601 in UTC."""
+    if is_dataclass(content) and not isinstance(content, type):
+        return to_json(asdict(content))
+    match content:
+        case dict():
+            return {key: to_json(value) for key, value in content.items()}
+        case list() | tuple():
+            return [to_json(item) for item in content]
+        case Decimal():
+            return format(content, "f")
+        case datetime():
+            return content.isoformat().replace("+00:00", "Z")
+    return content
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415 - optional: the SDK runs without it
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,258 @@
+"""What all feeds share: resume, gap detection, a watchdog, and the decision whether to go on.
+
+A feed connects, hands each message to its subclass, and reconnects by itself with the last resume token. Where the
+contract's `prev_sequence` does not match, the feed throws its state away and begins with a fresh snapshot; it counts
+that in `gaps`. It ends only when closed or when the exchange refuses for good (unknown symbol, no permission).
+"""
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+import grpc
+import grpc.aio
+
+from pincex_client.errors import (
+    RESET_REASONS,
+    Backoff,
+    DataLoss,
+    ExchangeError,
+    InternalError,
+    Unavailable,
+    decode_error,
+    error_of_reason,
+)
+from pincex_client.transport import END_OF_STREAM, Metadata, new_id
+
+Update = TypeVar("Update")
+
+HEARTBEAT_INTERVAL = 5.0
+STALE_AFTER = 3 * HEARTBEAT_INTERVAL
+
+
+class Reconnect(Exception):
+    """Connect again; `error` says why, None after a drain notice. `reset` drops the resume token and all state."""
+
+    def __init__(self, error: ExchangeError | None, *, reset: bool = False) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.reset = reset
+
+
+class ResumableStream(ABC, Generic[Update]):
+    """An endless feed: `async for update in stream`. One reader at a time.
+
+    `stale_after` is the watchdog in seconds, `max_downtime` how long to try without a single message (None: for ever).
+    Counters: `reconnects`, `gaps` (sequence mismatches), `mismatches` (content that does not add up), `resets`
+    (state thrown away). `head_sequence` is the newest durable sequence that a heartbeat has told.
+    """
+
+    def __init__(
+        self,
+        metadata: Metadata,
+        *,
+        stale_after: float = STALE_AFTER,
+        max_downtime: float | None = None,
+        resume_token: str = "",
+    ) -> None:
+        self.stale_after = stale_after
+        self.max_downtime = max_downtime
+        self.resume_token = resume_token
+        self.sequence = 0
+        self.head_sequence = 0
+        self.reconnects = 0
+        self.gaps = 0
+        self.mismatches = 0
+        self.resets = 0
+        self._metadata = metadata
+        self._have_state = False
+        self._watchers: dict[asyncio.Future[None], int] = {}
+        self._backoff = Backoff()
+        self._alive_time = 0.0
+        self._updates: AsyncGenerator[Update] | None = None
+
+    # --- What a feed says of itself ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _call(self, resume_token: str, metadata: Metadata) -> Any:
+        """Start the server's stream."""
+
+    @abstractmethod
+    def _apply(self, kind: str, message: Any) -> Iterable[Update]:
+        """Take in one message that carries content; raise `Reconnect` if it does not add up."""
+
+    def _check(self, message: Any) -> None:
+        """Check what every message carries, heartbeats too, after it was applied."""
+        del message
+
+    def _discard(self, *, history_changed: bool) -> None:
+        """Throw away what was built up: it is wrong, or belongs to another history."""
+
+    # --- Iteration --------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Self:
+        """Iterate over updates."""
+        return self
+
+    async def __anext__(self) -> Update:
+        """Return the next update; raises the `ExchangeError` that ends the feed."""
+        if self._updates is None:
+            self._updates = self._run()
+        try:
+            return await anext(self._updates)
+        except BaseException:
+            # A cancelled wait ends the connection, not the feed: the next call resumes.
+            self._updates = None
+            raise
+
+    async def __aenter__(self) -> Self:
+        """Connect with the first update asked for."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the stream."""
+        await self.aclose()
+
+    async def reached(self, sequence: int) -> None:
+        """Wait until the feed has told all up to an engine sequence; somebody else must be reading it."""
+        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._watchers[watcher] = sequence
+        self._tell_watchers()
+        await watcher
+
+    async def aclose(self) -> None:
+        """Let go of the stream; iteration is over."""
+        updates, self._updates = self._updates, None
+        if updates is not None:
+            await updates.aclose()
+
+    async def _run(self) -> AsyncGenerator[Update]:
+        loop = asyncio.get_running_loop()
+        self._alive_time = loop.time()
+        while True:
+            error: ExchangeError | None = None
+            try:
+                async with aclosing(self._connection()) as updates:
+                    async for update in updates:
+                        yield update
+            except Reconnect as turn:
+                if turn.reset:
+                    self._reset(turn.error)
+                error = turn.error
+            self.reconnects += 1
+            silence = loop.time() - self._alive_time
+            if error is not None and self.max_downtime is not None and silence > self.max_downtime:
+                raise error
+            await asyncio.sleep(self._backoff.next_delay(error.retry_after if error else None))
+
+    async def _connection(self) -> AsyncGenerator[Update]:
+        """Yield the updates of one connection; it always ends with `Reconnect` or the error that ends the feed."""
+        request_id = new_id("r")
+        call = self._call(self.resume_token, (*self._metadata, ("x-request-id", request_id)))
+        try:
+            while True:
+                message = await self._read(call, request_id)
+                for update in self._take(message):
+                    yield update
+        finally:
+            call.cancel()
+
+    async def _read(self, call: Any, request_id: str) -> Any:
+        try:
+            async with asyncio.timeout(self.stale_after):
+                message = await call.read()
+        except TimeoutError:
+            # Connected but mute, while pings pass: the commonest complaint about feeds.
+            raise Reconnect(Unavailable("the stream went silent", reason="UPSTREAM_TIMEOUT")) from None
+        except grpc.aio.AioRpcError as failure:
+            raise self._turn(decode_error(failure, request_id)) from None
+        if message is END_OF_STREAM:
+            raise Reconnect(Unavailable("the server ended the stream", reason="UPSTREAM_UNAVAILABLE"))
+        return message
+
+    def _turn(self, error: ExchangeError) -> Exception:
+        """Whether an error means to connect again, to begin again, or the end."""
+        if error.reason in RESET_REASONS:
+            return Reconnect(error, reset=True)
+        if error.transient or isinstance(error, InternalError):
+            return Reconnect(error)
+        return error
+
+    def _take(self, message: Any) -> Iterable[Update]:
+        """Check one message's place in the stream, and apply it."""
+        kind = message.WhichOneof("event" if "event" in message.DESCRIPTOR.oneofs_by_name else "update")
+        if kind is None:
+            # Content of a newer contract: its sequence still counts.
+            kind = ""
+        if kind == "end":
+            token = message.end.resume_token
+            if token:
+                self.resume_token = token
+            raise self._turn(error_of_reason(message.end.reason or "UPSTREAM_UNAVAILABLE", message.end.message))
+        updates: Iterable[Update] = ()
+        if kind == "snapshot":
+            updates = self._apply(kind, message)
+        else:
+            self._expect(kind, message)
+            if kind not in {"", "heartbeat", "drain"}:
+                updates = self._apply(kind, message)
+        self._remember(kind, message)
+        self._check(message)
+        self._backoff.reset()
+        if kind == "drain":
+            raise Reconnect(None)
+        return updates
+
+    def _expect(self, kind: str, message: Any) -> None:
+        """Refuse a message that does not follow the one before."""
+        control = kind in {"heartbeat", "drain"}
+        if not self._have_state:
+            if control or self.resume_token:
+                return
+            self.gaps += 1
+            raise Reconnect(Unavailable("content before a snapshot", reason="UPSTREAM_UNAVAILABLE"), reset=True)
+        if control and message.prev_sequence == 0:
+            return
+        if message.prev_sequence != self.sequence:
+            self.gaps += 1
+            text = f"gap: the message follows {message.prev_sequence}, the last one seen was {self.sequence}"
+            raise Reconnect(Unavailable(text, reason="UPSTREAM_UNAVAILABLE"), reset=True)
+
+    def _remember(self, kind: str, message: Any) -> None:
+        self._alive_time = asyncio.get_running_loop().time()
+        if kind == "snapshot" and not getattr(message.snapshot, "complete", True):
+            # Nothing to resume from before the last part.
+            return
+        if message.sequence:
+            self.sequence = message.sequence
+        if kind not in {"heartbeat", "drain", ""}:
+            self._have_state = True
+        token = getattr(message, "resume_token", "")
+        if kind in {"heartbeat", "drain"}:
+            inner = getattr(message, kind)
+            token = inner.resume_token or token
+            if kind == "heartbeat":
+                self.head_sequence = max(self.head_sequence, inner.head_sequence)
+        if token:
+            self.resume_token = token
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        reached = max(self.sequence, self.head_sequence)
+        for watcher, wanted in tuple(self._watchers.items()):
+            if reached >= wanted:
+                del self._watchers[watcher]
+                if not watcher.done():
+                    watcher.set_result(None)
+
+    def _reset(self, error: ExchangeError | None) -> None:
+        self.resets += 1
+        self.resume_token = ""
+        self.sequence = 0
+        self._have_state = False
+        self._discard(history_changed=isinstance(error, DataLoss))

@@ -1,0 +1,149 @@
+"""Channels and calls: keepalive, metadata, deadlines, and retries where a repeat is safe."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import grpc
+import grpc.aio
+
+from pincex_client.errors import Backoff, ExchangeError, Unavailable, decode_error
+
+Request = TypeVar("Request")
+Request_contra = TypeVar("Request_contra", contravariant=True)
+Response = TypeVar("Response")
+Response_co = TypeVar("Response_co", covariant=True)
+Metadata = tuple[tuple[str, str], ...]
+
+# The server refuses pings more often than each 10 s (GOAWAY too_many_pings): stay well above.
+KEEPALIVE_MS = 20_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+# What `call.read()` returns at the end of a stream; the type stubs of grpcio do not know it.
+END_OF_STREAM: Any = grpc.aio.EOF  # type: ignore[attr-defined]
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+CHANNEL_OPTIONS: tuple[tuple[str, int], ...] = (
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # The SDK retries itself: it alone knows which calls carry an id.
+    ("grpc.enable_retries", 0),
+    # A server that restarts is back within a second; gRPC's own default would look away for up to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Two clients in one process must not share one connection.
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long to try. Seconds throughout.
+
+    `deadline` bounds one call of the SDK with all its attempts; `attempt_timeout` one attempt, after which a call
+    that may be repeated is repeated; `first_delay` and `max_delay` bound the back-off between attempts.
+    """
+
+    deadline: float = 15.0
+    attempt_timeout: float = 5.0
+    first_delay: float = 0.05
+    max_delay: float = 2.0
+
+    def backoff(self) -> Backoff:
+        """A fresh back-off for one call."""
+        return Backoff(first=self.first_delay, ceiling=self.max_delay)
+
+
+class UnaryMethod(Protocol[Request_contra, Response_co]):
+    """A method of a generated asynchronous stub."""
+
+    def __call__(
+        self, request: Request_contra, /, *, timeout: float | None = None, metadata: Any = None
+    ) -> Awaitable[Response_co]:
+        """Start the call."""
+        ...
+
+
+def open_channel(target: str, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
+    """Open a plain-text channel; it connects with the first call. Later options replace earlier ones."""
+    merged = dict(CHANNEL_OPTIONS) | dict(options)
+    return grpc.aio.insecure_channel(strip_scheme(target), options=tuple(merged.items()))
+
+
+def strip_scheme(target: str) -> str:
+    """Accept `http://127.0.0.1:8080/` where gRPC wants `127.0.0.1:8080`."""
+    return target.removeprefix("http://").rstrip("/")
+
+
+def new_id(prefix: str = "c") -> str:
+    """A fresh id that the contract accepts: printable ASCII without spaces."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+class Caller:
+    """Makes unary calls with the client's identity, and repeats those that may be repeated."""
+
+    def __init__(self, metadata: Metadata, policy: RetryPolicy) -> None:
+        self.metadata = metadata
+        self.policy = policy
+
+    async def call(
+        self,
+        method: UnaryMethod[Request, Response],
+        request: Request,
+        *,
+        repeatable: bool,
+        deadline: float | None = None,
+    ) -> Response:
+        """Call and return the answer, or raise an `ExchangeError`.
+
+        `repeatable` says that a second execution changes nothing: reads, and mutations that carry an id. Others get
+        one attempt; a failure then leaves their outcome unknown.
+        """
+        request_id = new_id("r")
+        metadata = (*self.metadata, ("x-request-id", request_id))
+        loop = asyncio.get_running_loop()
+        backoff = self.policy.backoff()
+        remaining = self.policy.deadline if deadline is None else deadline
+        end = loop.time() + remaining
+        while True:
+            timeout = min(self.policy.attempt_timeout, remaining) if repeatable else remaining
+            try:
+                return await method(request, timeout=timeout, metadata=metadata)
+            except grpc.aio.AioRpcError as failure:
+                error = decode_error(failure, request_id)
+            if not (repeatable and error.transient):
+                raise error
+            delay = backoff.next_delay(error.retry_after)
+            remaining = end - loop.time() - delay
+            if remaining <= 0:
+                raise error
+            await asyncio.sleep(delay)
+
+
+async def within(
+    deadline: float, attempt: Callable[[], Awaitable[Response]], *, again: Callable[[ExchangeError], bool]
+) -> Response:
+    """Repeat `attempt` while it raises errors for which `again` holds, for at most `deadline` seconds."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + deadline
+    backoff = Backoff()
+    while True:
+        try:
+            return await attempt()
+        except ExchangeError as error:
+            delay = backoff.next_delay(error.retry_after)
+            if not again(error) or loop.time() + delay > end:
+                raise
+        await asyncio.sleep(delay)
+
+
+def unreachable(error: ExchangeError) -> bool:
+    """Whether the error says that nobody answered, as opposed to an answer that refuses."""
+    return isinstance(error, Unavailable)
