@@ -53,6 +53,7 @@ OR_REASON: Final = 4
 
 # ORDER_TRIGGERED
 OT_RESTING: Final = 6
+OT_OPEN: Final = 7  # lots open as it woke
 
 # TRADE
 T_INDEX: Final = 1  # of this trade among those of its command, from 1

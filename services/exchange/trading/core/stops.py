@@ -52,6 +52,7 @@ def run(state: State, events: list[Event]) -> None:
         budget -= 1
         order.updated_ns = state.time_ns
         order.updated_sequence = state.sequence
+        lots_open = order.lots_open
         position = len(events)
         events.append(())
         stp: int = order.command[P_STP]
@@ -64,6 +65,7 @@ def run(state: State, events: list[Event]) -> None:
             order.side,
             order.price,
             order.lots_open if order.level is not None else 0,
+            lots_open,
         )
         collect(state, market)
     state.traded = None
