@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exchange.runtime.config import ConfigError, read_dotenv
 from exchange.stack.errors import StackError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class StackConfig:
 def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
     """Reads the settings as seen from `folder`; the environment wins over `.env`. Raises StackError."""
     home = find_home(environ, folder)
-    values = {**read_dotenv(home.parent / ".env"), **read_dotenv(folder / ".env"), **environ}
+    values = {**_dotenv(home.parent / ".env"), **_dotenv(folder / ".env"), **environ}
 
     def port(variable: str, what: str, default: int) -> PortSetting:
         return PortSetting(variable, what, _integer(values, variable, default, HIGHEST_PORT))
@@ -92,20 +93,13 @@ def find_home(environ: Mapping[str, str], folder: Path) -> Path:
     return folder / HOME_NAME
 
 
-def read_dotenv(file: Path) -> dict[str, str]:
-    """`KEY=VALUE` lines: comments, `export` and one pair of quotes are understood, nothing is expanded."""
+def _dotenv(file: Path) -> dict[str, str]:
     if not file.is_file():
         return {}
-    values: dict[str, str] = {}
-    for number, raw in enumerate(file.read_text().splitlines(), start=1):
-        line = raw.strip().removeprefix("export ").strip()
-        if not line or line.startswith("#"):
-            continue
-        key, separator, value = line.partition("=")
-        if not separator or not key.strip():
-            raise StackError(f"{file}, line {number}: expected KEY=VALUE")
-        values[key.strip()] = _unquote(value.strip())
-    return values
+    try:
+        return read_dotenv(file)
+    except ConfigError as error:
+        raise StackError(str(error)) from error
 
 
 def default_image() -> Path:
@@ -115,12 +109,6 @@ def default_image() -> Path:
     if not folders:
         raise StackError("the generated package `pincex` is not installed: run `make install`")
     return Path(next(iter(folders))) / "image.binpb"
-
-
-def _unquote(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
-        return value[1:-1]
-    return value.split(" #", 1)[0].rstrip()
 
 
 def _integer(values: Mapping[str, str], variable: str, default: int, highest: int) -> int:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
-    from google.protobuf.message import Message
 
 calls: Counter[str] = Counter()
 
@@ -43,7 +42,7 @@ def load(image: Path) -> list[FileDescriptor]:
     return [pool.FindFileByName(file.name) for file in files if file.package.startswith("pincex.")]
 
 
-def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext) -> Message:
+def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext) -> Any:
     """Does what the metadata says, then answers. A refusal sends no initial metadata, as a real server's does."""
     metadata = {key: str(value) for key, value in context.invocation_metadata()}
     key = metadata.get("x-fake-key", "")
@@ -53,7 +52,7 @@ def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext)
         context.abort(grpc.StatusCode[status], "as asked")
     seen = ",".join(sorted(metadata))
     context.send_initial_metadata((("x-fake-seen", seen), ("x-fake-calls", str(calls[key]))))
-    answer = message_factory.GetMessageClass(method.output_type)()
+    answer: Any = message_factory.GetMessageClass(method.output_type)()
     if method.output_type.full_name == "google.api.HttpBody":
         answer.content_type = "text/plain"
         answer.data = b"x" * int(metadata.get("x-fake-bytes", "2"))
@@ -65,13 +64,13 @@ def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext)
     return answer
 
 
-def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
+def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
     """A handler for any shape of method; a stream sends three messages."""
 
-    def unary(request: Any, context: grpc.ServicerContext) -> Message:
+    def unary(request: Any, context: grpc.ServicerContext) -> Any:
         return reply(method, request, context)
 
-    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Message]:
+    def stream(request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
         answer = reply(method, request, context)
         for _ in range(3):
             yield answer
@@ -131,10 +130,10 @@ def main() -> None:
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     switch = Path(environ["PINCEX_SWITCHES_DIR"]) / "NOT_SERVING"
-    serving = health_pb2.HealthCheckResponse.ServingStatus
+    states = {False: health_pb2.HealthCheckResponse.SERVING, True: health_pb2.HealthCheckResponse.NOT_SERVING}
     while not stopped.wait(0.02):
-        status.set("", serving.NOT_SERVING if switch.exists() else serving.SERVING)
-    status.set("", serving.NOT_SERVING)
+        status.set("", states[switch.exists()])
+    status.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
     for server in servers:
         server.stop(2).wait()
 

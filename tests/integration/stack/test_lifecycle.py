@@ -1,0 +1,196 @@
+"""`pincex up`, `status`, `kill`, `down` with real PostgreSQL, Valkey and Envoy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from tests.edge_http import call
+from tests.stack_fixture import StackFolder, eventually, running_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.stack_fixture import ExchangeStack
+
+NAMES = ["postgres", "valkey", "trading-engine-1", "envoy"]
+
+
+def processes_of(home: Path) -> list[int]:
+    """Pids of all processes that have the data folder in their command, folder or environment."""
+    needle = str(home).encode()
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+            told += str((process / "cwd").readlink()).encode()
+        except OSError:
+            continue
+        if needle in told:
+            found.append(int(process.name))
+    return found
+
+
+@pytest.fixture
+def stack(folder: StackFolder) -> Iterator[ExchangeStack]:
+    with running_stack(folder) as found:
+        yield found
+
+
+def test_up_returns_when_all_is_healthy_and_down_leaves_no_process(folder: StackFolder) -> None:
+    with running_stack(folder) as stack:
+        status = stack.status()
+        assert status["state"] == "running"
+        assert [service["name"] for service in status["services"]] == NAMES
+        assert {service["state"] for service in status["services"]} == {"ready"}
+        for service in status["services"]:
+            assert set(service) >= {"name", "service", "role", "state", "pid", "ports"}
+            os.kill(service["pid"], 0)
+        assert call(f"{stack.edge_url}/api/v1/health").status == 200
+        assert "try: curl" in folder.command("up", "--detach").stdout
+
+    assert processes_of(folder.home) == []
+    assert folder.status()["state"] == "stopped"
+    assert folder.command("down").returncode == 0
+
+
+def test_a_second_up_resumes_the_same_exchange(folder: StackFolder) -> None:
+    with running_stack(folder) as stack:
+        first = stack.status()
+        assert stack.admin_database_url is not None
+        with psycopg.connect(stack.admin_database_url) as connection:
+            connection.execute("CREATE TABLE kept (n int)")
+            connection.execute("INSERT INTO kept VALUES (7)")
+
+    with running_stack(folder) as stack:
+        second = stack.status()
+        assert stack.database_url is not None
+        with psycopg.connect(stack.database_url) as connection:
+            assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
+
+    for name in ("edge_url", "ops_url", "database_url", "admin_database_url", "redis_url"):
+        assert first[name] == second[name]
+
+
+def test_up_while_it_runs_says_so_and_changes_nothing(fake_stack: ExchangeStack) -> None:
+    before = fake_stack.status()
+
+    again = fake_stack.folder.command("up")
+
+    assert again.returncode == 0
+    assert "running already" in again.stdout
+    assert fake_stack.edge_url in again.stdout
+    assert fake_stack.status() == before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_process_is_started_again_and_the_exchange_answers(fake_stack: ExchangeStack, name: str) -> None:
+    fake_stack.restart(name)
+
+    eventually(lambda: call(f"{fake_stack.edge_url}/api/v1/health").status == 200, "the edge answers")
+    assert fake_stack.instance(name)["restarts"] == 1
+
+
+def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: ExchangeStack) -> None:
+    before = {service["pid"] for service in stack.status()["services"]}
+    supervisor = [pid for pid in processes_of(stack.home) if "daemon" in Path(f"/proc/{pid}/cmdline").read_text()]
+    assert len(supervisor) == 1
+    os.kill(supervisor[0], signal.SIGKILL)
+    eventually(lambda: stack.folder.status()["state"] == "stopped", "the lock is free")
+
+    started = stack.folder.command("up", "--detach")
+
+    assert started.returncode == 0, started.stderr
+    after = {service["pid"] for service in stack.status()["services"]}
+    assert not before & after
+    assert not before & set(processes_of(stack.home))
+
+
+def test_down_ends_what_a_killed_supervisor_left(folder: StackFolder) -> None:
+    with running_stack(folder) as stack:
+        supervisor = [pid for pid in processes_of(stack.home) if "daemon" in Path(f"/proc/{pid}/cmdline").read_text()]
+        os.kill(supervisor[0], signal.SIGKILL)
+        eventually(lambda: folder.status()["state"] == "stopped", "the lock is free")
+
+    assert processes_of(folder.home) == []
+
+
+def test_a_taken_port_is_named_with_the_variable_that_changes_it(folder: StackFolder) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        failed = folder.with_environment(PINCEX_EDGE_PORT=str(port)).command("up", "--detach")
+
+    assert failed.returncode == 1
+    assert f"port {port} (the public edge) is taken" in failed.stderr
+    assert "PINCEX_EDGE_PORT" in failed.stderr
+    assert processes_of(folder.home) == []
+
+
+def test_an_engine_that_does_not_start_is_shown_with_its_log_and_leaves_nothing(folder: StackFolder) -> None:
+    failed = folder.with_environment(FAKE_ENGINE_CRASH="1").command("up", "--detach")
+
+    assert failed.returncode == 1
+    assert "trading-engine-1 did not start (exit status 1)" in failed.stderr
+    assert "trading-engine-1.log" in failed.stderr
+    assert "the fake engine was told to crash" in failed.stderr
+    assert processes_of(folder.home) == []
+
+
+def test_memory_mode_runs_without_a_database(folder: StackFolder) -> None:
+    with running_stack(folder, "--memory") as stack:
+        assert stack.database_url is None
+        assert [service["name"] for service in stack.status()["services"]] == NAMES[1:]
+        assert call(f"{stack.edge_url}/api/v1/health").status == 200
+
+
+def test_in_the_foreground_ctrl_c_stops_all_in_order(folder: StackFolder) -> None:
+    command = [sys.executable, "-m", "exchange.stack", "up"]
+    with subprocess.Popen(
+        command,
+        cwd=folder.home.parent,
+        env={**folder.environment, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as up:
+        assert up.stdout is not None
+        shown = []
+        for line in up.stdout:
+            shown.append(line)
+            if "try: curl" in line:
+                break
+        up.send_signal(signal.SIGINT)
+        rest = up.stdout.read()
+        assert up.wait(60) == 0
+
+    stopped = [line.split()[0] for line in rest.splitlines() if " stopped" in line and not line.startswith("the")]
+    assert stopped[:2] == ["trading-engine-1", "envoy"]
+    assert set(stopped[2:]) == {"postgres", "valkey"}
+    assert rest.endswith("the exchange is stopped\n")
+    assert processes_of(folder.home) == []
+
+
+def test_status_and_logs_are_readable_by_people(fake_stack: ExchangeStack) -> None:
+    shown = fake_stack.folder.command("status").stdout
+    for name in NAMES:
+        assert name in shown
+    assert "ready to accept connections" in fake_stack.folder.command("logs", "postgres").stdout
+    unknown = fake_stack.folder.command("logs", "nobody")
+    assert unknown.returncode == 1
+    assert "trading-engine-1" in unknown.stderr
+
+
+def test_commands_refuse_what_is_not_there(folder: StackFolder) -> None:
+    for arguments in (("status",), ("kill", "envoy"), ("scale", "trading-engine=2")):
+        refused = folder.command(*arguments)
+        assert refused.returncode == 1
+        assert "not running" in refused.stderr

@@ -1,0 +1,176 @@
+"""The whole exchange for tests: real PostgreSQL, Valkey, engine and Envoy on free ports, in a folder of its own.
+
+`exchange_stack` is one running exchange a session (and so one a pytest worker), shared by the tests that treat it
+well; they may kill its processes, and leave it healthy. A test that needs another state starts its own with
+`running_stack()`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+UP_DEADLINE_S = 180.0
+DOWN_DEADLINE_S = 120.0
+READY_DEADLINE_S = 30.0
+POLL_S = 0.02
+# What a developer's shell may say about another exchange.
+_FOREIGN = ("PINCEX_", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL")
+_FREE_PORTS = ("EDGE", "OPS", "DEBUG", "ENVOY_ADMIN", "POSTGRES", "VALKEY", "ENGINE")
+
+
+def eventually(condition: Callable[[], bool], what: str, deadline_s: float = READY_DEADLINE_S) -> None:
+    """Waits until the condition holds; fails naming `what` did not happen."""
+    deadline = time.monotonic() + deadline_s
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {deadline_s:g} s: {what}")
+        time.sleep(POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class StackFolder:
+    """A data folder and the environment to run commands in."""
+
+    home: Path
+    environment: Mapping[str, str]
+
+    def command(self, *arguments: str, deadline_s: float = UP_DEADLINE_S) -> subprocess.CompletedProcess[str]:
+        """`pincex ARGUMENTS`, with its output; never raises for its exit status."""
+        return subprocess.run(
+            [sys.executable, "-m", "exchange.stack", *arguments],
+            cwd=self.home.parent,
+            env=dict(self.environment),
+            capture_output=True,
+            text=True,
+            timeout=deadline_s,
+            check=False,
+        )
+
+    def with_environment(self, **variables: str) -> StackFolder:
+        """The same folder, with variables set."""
+        return StackFolder(self.home, {**self.environment, **variables})
+
+    def status(self) -> dict[str, Any]:
+        """`pincex status --json`; its `state` is "stopped" when nothing runs."""
+        found = self.command("status", "--json")
+        parsed: dict[str, Any] = json.loads(found.stdout)
+        return parsed
+
+    def log(self, name: str) -> str:
+        """The log of an instance so far."""
+        file = self.home / "logs" / f"{name}.log"
+        return file.read_text(errors="replace") if file.exists() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeStack:
+    """A running exchange. URLs have no slash at the end."""
+
+    folder: StackFolder
+    edge_url: str
+    ops_url: str
+    debug_url: str
+    envoy_admin_url: str
+    database_url: str | None
+    admin_database_url: str | None
+    redis_url: str
+
+    @property
+    def home(self) -> Path:
+        """The data folder."""
+        return self.folder.home
+
+    @property
+    def edge_address(self) -> str:
+        """`host:port` of the public edge, as a gRPC target."""
+        return self.edge_url.removeprefix("http://")
+
+    @property
+    def ops_address(self) -> str:
+        """`host:port` of the ops listener, as a gRPC target."""
+        return self.ops_url.removeprefix("http://")
+
+    def status(self) -> dict[str, Any]:
+        """As `pincex status --json`."""
+        return self.folder.status()
+
+    def instance(self, name: str) -> dict[str, Any]:
+        """One entry of the status' services."""
+        for found in self.status()["services"]:
+            if found["name"] == name:
+                entry: dict[str, Any] = found
+                return entry
+        pytest.fail(f"no instance {name}")
+
+    def kill(self, name: str, signal_name: str = "KILL") -> int:
+        """Sends a signal by `pincex kill` and returns the pid it went to; does not wait for anything."""
+        before = self.instance(name)
+        done = self.folder.command("kill", name, "--signal", signal_name)
+        assert done.returncode == 0, done.stderr
+        pid: int = before["pid"]
+        return pid
+
+    def restart(self, name: str, signal_name: str = "KILL") -> None:
+        """Kills an instance and waits until another process has taken its place and is ready."""
+        pid = self.kill(name, signal_name)
+
+        def replaced() -> bool:
+            now = self.instance(name)
+            return bool(now["state"] == "ready" and now["pid"] != pid)
+
+        eventually(replaced, f"{name} runs again")
+
+
+def stack_folder(home: Path, **variables: str) -> StackFolder:
+    """A folder whose exchange listens on free ports only."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
+    ports = {f"PINCEX_{name}_PORT": "0" for name in _FREE_PORTS}
+    return StackFolder(home, {**inherited, **ports, "PINCEX_HOME": str(home), **variables})
+
+
+@contextmanager
+def temporary_home() -> Iterator[Path]:
+    """A data folder that PostgreSQL's unprivileged user can reach, which pytest's own are not when root runs it."""
+    parent = Path(tempfile.mkdtemp(prefix="pincex-stack-", dir="/tmp"))
+    parent.chmod(0o711)
+    try:
+        yield parent / ".pincex"
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+@contextmanager
+def running_stack(folder: StackFolder, *options: str) -> Iterator[ExchangeStack]:
+    """`pincex up --detach`, and `pincex down` at the end; fails with what `up` said if it does not start."""
+    started = folder.command("up", "--detach", *options)
+    if started.returncode != 0:
+        pytest.fail(f"the exchange did not start:\n{started.stdout}{started.stderr}")
+    try:
+        status = folder.status()
+        urls = {name: status[name] for name in ExchangeStack.__slots__ if name != "folder"}
+        yield ExchangeStack(folder, **urls)
+    finally:
+        stopped = folder.command("down", deadline_s=DOWN_DEADLINE_S)
+        assert stopped.returncode == 0, stopped.stderr
+
+
+@pytest.fixture(scope="session")
+def exchange_stack() -> Iterator[ExchangeStack]:
+    """The whole exchange with the real engine, healthy when the first test gets it."""
+    with temporary_home() as home, running_stack(stack_folder(home)) as stack:
+        yield stack

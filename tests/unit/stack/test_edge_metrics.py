@@ -1,0 +1,45 @@
+"""Envoy's statistics under the names that dashboards use."""
+
+from exchange.runtime.edge_metrics import edge_metrics
+
+ENVOY = """\
+# TYPE envoy_server_live gauge
+envoy_server_live{} 1
+# TYPE envoy_pincex_edge_http_requests counter
+envoy_pincex_edge_http_requests{status="200",method="GET",listener="public"} 8
+envoy_pincex_edge_http_requests{status="413",method="POST",listener="public"} 1
+# TYPE envoy_pincex_edge_http_request_duration histogram
+envoy_pincex_edge_http_request_duration_bucket{status="200",method="GET",listener="public",le="250"} 1
+envoy_pincex_edge_http_request_duration_bucket{status="200",method="GET",listener="public",le="30000000"} 8
+envoy_pincex_edge_http_request_duration_bucket{status="200",method="GET",listener="public",le="+Inf"} 8
+envoy_pincex_edge_http_request_duration_sum{status="200",method="GET",listener="public"} 15902.860300506459
+envoy_pincex_edge_http_request_duration_count{status="200",method="GET",listener="public"} 8
+"""
+OURS = """\
+# HELP http_requests_total REST requests by the status that the client got.
+# TYPE http_requests_total counter
+http_requests_total{status="200",method="GET",listener="public"} 8
+http_requests_total{status="413",method="POST",listener="public"} 1
+# HELP http_request_duration_seconds From the first byte of a REST request to the last of its answer.
+# TYPE http_request_duration_seconds histogram
+http_request_duration_seconds_bucket{status="200",method="GET",listener="public",le="0.00025"} 1
+http_request_duration_seconds_bucket{status="200",method="GET",listener="public",le="30"} 8
+http_request_duration_seconds_bucket{status="200",method="GET",listener="public",le="+Inf"} 8
+http_request_duration_seconds_sum{status="200",method="GET",listener="public"} 0.0159029
+http_request_duration_seconds_count{status="200",method="GET",listener="public"} 8
+"""
+
+
+def test_counts_keep_their_values_and_times_become_seconds() -> None:
+    assert edge_metrics(ENVOY) == OURS
+
+
+def test_text_without_our_series_gives_nothing() -> None:
+    assert edge_metrics("") == ""
+    assert edge_metrics("envoy_server_live{} 1\n") == ""
+
+
+def test_a_line_of_another_form_is_left_out_and_the_rest_stays() -> None:
+    odd = 'envoy_pincex_edge_http_requests{status="200"\nenvoy_pincex_edge_http_requests_bucket{le="1"} 2\n'
+
+    assert edge_metrics(odd + ENVOY) == OURS
