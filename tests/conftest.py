@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
+
 _MAX_SEED = 2**31
 
 

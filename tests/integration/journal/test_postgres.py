@@ -1,0 +1,261 @@
+"""The journal in a real PostgreSQL keeps the whole contract, and what only a database can break."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import psycopg
+import pytest
+
+pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
+
+from exchange.trading.journal import postgres_reader  # noqa: E402
+from exchange.trading.journal.contract import (  # noqa: E402
+    Fenced,
+    JournalCorrupt,
+    JournalError,
+    JournalUnavailable,
+)
+from exchange.trading.journal.postgres import PostgresJournal  # noqa: E402
+from exchange.trading.journal.postgres_lease import PostgresLease  # noqa: E402
+from tests.integration.journal.waiting import until  # noqa: E402
+from tests.postgres_fixture import Database  # noqa: E402
+from tests.unit.journal.contract_suite import WholeContract, everything, filled  # noqa: E402
+from tests.unit.journal.frames import chain, next_frame, snapshot_at  # noqa: E402
+
+
+class PostgresWorld:
+    """A database, its journals and leases, and the owner's hand on its tables."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._open: list[PostgresJournal | PostgresLease] = []
+
+    async def journal(self, **options: Any) -> PostgresJournal:
+        journal = await PostgresJournal.open(self.database.trading_url, **options)
+        self._open.append(journal)
+        return journal
+
+    def lease(self, ttl_seconds: float = 2.0) -> PostgresLease:
+        lease = PostgresLease(self.database.trading_url, ttl_seconds=ttl_seconds)
+        self._open.append(lease)
+        return lease
+
+    async def expire_lease(self) -> None:
+        self.admin("UPDATE journal_lease SET expires_at = clock_timestamp()")
+
+    async def overwrite(self, first_sequence: int, **fields: Any) -> None:
+        assignments = ", ".join(f"{name} = %s" for name in fields)
+        statement = f"UPDATE journal_frames SET {assignments} WHERE first_sequence = %s"
+        assert self.admin(statement, *fields.values(), first_sequence) == 1
+
+    async def remove(self, first_sequence: int) -> None:
+        assert self.admin("DELETE FROM journal_frames WHERE first_sequence = %s", first_sequence) == 1
+
+    async def archive_below(self, floor_sequence: int) -> None:
+        self.admin(
+            "WITH dropped AS (DELETE FROM journal_frames WHERE last_sequence < %s RETURNING last_sequence, hash) "
+            "INSERT INTO journal_floor (shard, floor_sequence, prev_hash) "
+            "SELECT 0, last_sequence + 1, hash FROM dropped ORDER BY last_sequence DESC LIMIT 1",
+            floor_sequence,
+        )
+
+    def admin(self, statement: str, *values: object) -> int:
+        """Run a statement as the owner of the tables; the number of rows it touched."""
+        with psycopg.connect(self.database.admin_url, autocommit=True) as connection:
+            return connection.execute(statement.encode(), values).rowcount
+
+    async def close(self) -> None:
+        for each in self._open:
+            await each.close()
+
+
+@pytest.fixture
+async def world(database: Database) -> AsyncIterator[PostgresWorld]:
+    made = PostgresWorld(database)
+    yield made
+    await made.close()
+
+
+class TestPostgresJournal(WholeContract):
+    """The contract; `world` is the fixture above."""
+
+
+async def test_a_long_journal_is_read_in_pages_bounded_by_rows_and_bytes(
+    world: PostgresWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = chain(40, size=4000)
+    journal = await filled(world, frames)
+    one = len(frames[0].commands) + len(frames[0].events)
+    # By rows: 40 frames are four pages of 9, and one of 4. By bytes: three frames fit a page, or not even one.
+    for page_frames, page_bytes in ((9, 10**9), (40, 10**9), (41, 10**9), (512, one * 3), (512, one // 2), (1, 1)):
+        monkeypatch.setattr(postgres_reader, "PAGE_FRAMES", page_frames)
+        monkeypatch.setattr(postgres_reader, "PAGE_BYTES", page_bytes)
+        assert await everything(journal.read(1)) == frames
+        assert await everything(journal.read(21, to_sequence=60)) == frames[10:30]
+    # Corruption on a later page, verified in a thread.
+    monkeypatch.setattr(postgres_reader, "THREAD_FROM_BYTES", 1)
+    await world.overwrite(61, time_ns=0)
+    with pytest.raises(JournalCorrupt, match="shard 0, sequence 61"):
+        await everything(journal.read(1))
+
+
+async def test_a_page_holds_no_more_bytes_than_its_bound(world: PostgresWorld) -> None:
+    frames = chain(30, size=4000)
+    await filled(world, frames)
+    journal = await world.journal()
+    one = len(frames[-1].commands) + len(frames[-1].events)
+    rows = await journal._reader.fetch(postgres_reader._PAGE, 0, 0, 10**6, 512, one * 10)
+    assert 9 <= len(rows) <= 11
+
+
+async def test_partitions_are_made_ahead_and_frames_cross_into_them(world: PostgresWorld) -> None:
+    journal = await filled(world, [])
+    previous = next_frame(commands=1, size=1)
+    await journal.append(previous)
+    for commands in (9_999_998, 1, 1, 25_000_000, 4_000_000, 55_000_000, 1):
+        previous = next_frame(previous, commands=commands, size=0)
+        await journal.append(previous)
+    assert (await journal.head())[0] == 1 + 9_999_998 + 1 + 1 + 25_000_000 + 4_000_000 + 55_000_000 + 1
+    assert len(await everything(journal.read(1))) == 8
+    # The ones ahead are made in the background: close() waits for that.
+    await journal.close()
+    with psycopg.connect(world.database.admin_url) as connection:
+        query = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'journal_frames'::regclass"
+        partitions = {name for (name,) in connection.execute(query)}
+        assert {f"journal_frames_{slot:012}0000000" for slot in (0, 1, 2, 3, 9, 10, 11)} <= partitions
+        stored = connection.execute("SELECT tableoid::regclass::text FROM journal_frames ORDER BY first_sequence")
+        assert [name for (name,) in stored][:3] == [
+            "journal_frames_0000000000000000000",
+            "journal_frames_0000000000000000000",
+            "journal_frames_0000000000010000000",
+        ]
+
+
+async def test_the_payload_is_stored_uncompressed(world: PostgresWorld) -> None:
+    journal = await filled(world, chain(1, size=100_000))
+    with psycopg.connect(world.database.admin_url) as connection:
+        rows = connection.execute("SELECT pg_column_compression(events), pg_column_size(events) FROM journal_frames")
+        (compression, size) = rows.fetchall()[0]
+    assert compression is None
+    assert size >= 50_000
+    assert await journal.floor() == 1
+
+
+async def test_the_engines_role_can_append_but_not_rewrite(world: PostgresWorld) -> None:
+    await filled(world, chain(2))
+    connection = await asyncpg.connect(world.database.trading_url)
+    partition = "journal_frames_0000000000000000000"
+    for statement in (
+        "DELETE FROM journal_frames",
+        "UPDATE journal_frames SET events = ''",
+        "TRUNCATE journal_frames",
+        f"DELETE FROM {partition}",
+        f"SELECT * FROM {partition}",
+        f"DROP TABLE {partition}",
+        "DELETE FROM journal_snapshots",
+        "UPDATE journal_snapshots SET state = ''",
+        "DELETE FROM journal_lease",
+        "DELETE FROM journal_fence",
+        "INSERT INTO journal_incarnation (reason) VALUES ('mine')",
+        "INSERT INTO journal_floor VALUES (0, 3, decode(repeat('00', 32), 'hex'))",
+        "ALTER TABLE journal_frames DISABLE TRIGGER ALL",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    await connection.close()
+
+
+async def test_other_roles_see_nothing(world: PostgresWorld) -> None:
+    with psycopg.connect(world.database.server.url(world.database.name, "postgres"), autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS stranger")
+        connection.execute("CREATE ROLE stranger")
+        for table in ("frames", "snapshots", "fence", "lease", "floor", "incarnation"):
+            query = "SELECT has_table_privilege('stranger', %s, 'SELECT, INSERT, UPDATE, DELETE')"
+            assert connection.execute(query, [f"journal_{table}"]).fetchone() == (False,)
+        query = "SELECT has_function_privilege('stranger', 'journal_ensure_partitions(bigint)', 'EXECUTE')"
+        assert connection.execute(query).fetchone() == (False,)
+        connection.execute("DROP ROLE stranger")
+
+
+async def test_damaged_snapshot_bytes_are_refused(world: PostgresWorld) -> None:
+    frames = chain(2)
+    journal = await filled(world, frames)
+    await journal.save_snapshot(snapshot_at(frames[1], state=b"x" * 5000))
+    world.admin("UPDATE journal_snapshots SET state = set_byte(state, 4999, 0)")
+    with pytest.raises(JournalCorrupt, match="shard 0, sequence 4: the 5000 bytes of the snapshot were altered"):
+        await journal.latest_snapshot()
+
+
+async def test_a_restored_database_fences_a_leader_of_the_former_incarnation(world: PostgresWorld) -> None:
+    frames = chain(2)
+    journal = await filled(world, frames[:1])
+    world.admin("INSERT INTO journal_incarnation (reason) VALUES ('restored to 12:00')")
+    with psycopg.connect(world.database.server.url(world.database.name, "postgres"), autocommit=True) as superuser:
+        superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pincex-journal-0-append'"
+        )
+    with pytest.raises(Fenced, match="incarnation"):
+        await journal.append(frames[1])
+    assert (await world.journal()).incarnation != journal.incarnation
+
+
+async def test_every_append_reports_its_seconds(world: PostgresWorld) -> None:
+    seconds: list[float] = []
+    journal = await world.journal(observe_append=seconds.append)
+    await world.lease().acquire("me")
+    for frame in chain(3):
+        await journal.append(frame)
+    assert len(seconds) == 3
+    assert all(0 < each < 10 for each in seconds)
+
+
+async def test_without_the_migrations_the_journal_says_what_to_run(world: PostgresWorld) -> None:
+    url = world.database.server.url("template1", "trading_user")
+    with pytest.raises(JournalError, match="pincex migrate run"):
+        await PostgresJournal.open(url)
+
+
+async def test_no_server_is_unavailable_and_the_password_stays_secret(free_port: Any) -> None:
+    with pytest.raises(JournalUnavailable, match="no connection to postgresql://someone@127") as caught:
+        await PostgresJournal.open(f"postgresql://someone:secret-word@127.0.0.1:{free_port()}/pincex")
+    assert "secret-word" not in str(caught.value)
+
+
+async def test_a_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_durable(
+    world: PostgresWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = chain(2)
+    journal = await filled(world, frames[:1])
+    superuser = world.database.server.url(world.database.name, "postgres")
+    observer = await asyncpg.connect(superuser)
+    # A standby that does not exist: from now on every commit waits for it.
+    await observer.execute("SET synchronous_commit = local")
+    await observer.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    try:
+        await observer.execute("SELECT pg_reload_conf()")
+        await until(
+            lambda: observer.fetchval(
+                "SELECT setting = 'nobody' FROM pg_settings WHERE name = 'synchronous_standby_names'"
+            )
+        )
+        appending = asyncio.create_task(journal.append(frames[1]))
+        waiting = "FROM pg_stat_activity WHERE application_name = 'pincex-journal-0-append' AND wait_event = 'SyncRep'"
+        await until(lambda: observer.fetchval(f"SELECT count(*) = 1 {waiting}"))
+        with caplog.at_level(logging.WARNING):
+            await observer.execute(f"SELECT pg_cancel_backend(pid) {waiting}")
+            # The server has answered "INSERT 0 1" now, and the journal waits behind another commit.
+            behind = f"SELECT count(*) = 1 {waiting} AND query LIKE '%FOR SHARE' AND query NOT LIKE '%INSERT%'"
+            await until(lambda: observer.fetchval(behind))
+        assert "PostgreSQL warns" in caplog.text
+        await until(lambda: journal.stalled_since is not None)
+        assert not appending.done()
+    finally:
+        await observer.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await observer.execute("SELECT pg_reload_conf()")
+        await observer.close()
+    await asyncio.wait_for(appending, 20)
+    assert await everything(journal.read(1)) == frames
+    assert journal.stalled_since is None
