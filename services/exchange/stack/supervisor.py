@@ -59,6 +59,8 @@ class Supervisor:
     async def run(self, wanted: Mapping[str, int], on_up: Callable[[], None]) -> None:
         """Returns when all is stopped after `request_stop`. Raises StackError if the start failed; all is stopped then."""
         self._wanted = {name: min(wanted.get(name, 1), s.traits.max_instances) for name, s in self._services.items()}
+        # Envoy refuses a configuration whose endpoint files are not there.
+        self._publish()
         try:
             if await self._bring_up_or_stop():
                 self.phase = "running"

@@ -67,9 +67,11 @@ def _fixed_routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     found: list[Json] = []
     if public:
         paths = plan.contract.rest_paths(public=True)
-        wants_html: list[Json] = [{"name": "accept", "string_match": {"contains": "text/html"}}]
-        found.append(_text_response("/", landing_html(paths), "text/html; charset=utf-8", headers=wants_html))
-        found.append(_text_response("/", json.dumps(landing_json(paths), indent=2) + "\n", "application/json"))
+        read: Json = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+        wants_html: Json = {"name": "accept", "string_match": {"contains": "text/html"}}
+        as_json = json.dumps(landing_json(paths), indent=2) + "\n"
+        found.append(_page(landing_html(paths), "text/html; charset=utf-8", [read, wants_html]))
+        found.append(_page(as_json, "application/json", [read]))
         found.append(_loopback_metrics(plan.metrics_upstream))
     elif not plan.contract.has_rest("/metrics"):
         found.append(_plain_metrics(plan.metrics_upstream))
@@ -152,21 +154,11 @@ def _loopback_metrics(upstream: str) -> Json:
     return route
 
 
-def _direct_response(path: str, body: Json, content_type: str) -> Json:
+def _page(text: str, content_type: str, headers: list[Json]) -> Json:
+    header = {"key": "content-type", "value": content_type}
     return {
-        "match": {"path": path},
-        "direct_response": {"status": 200, "body": body},
-        "response_headers_to_add": [_header("content-type", content_type)],
+        "match": {"path": "/", "headers": headers},
+        "direct_response": {"status": 200, "body": {"inline_string": text}},
+        "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
         "typed_per_filter_config": {TRANSCODER_FILTER: _OFF},
     }
-
-
-def _text_response(path: str, text: str, content_type: str, headers: list[Json] | None = None) -> Json:
-    route = _direct_response(path, {"inline_string": text}, content_type)
-    if headers:
-        route["match"] = {"path": path, "headers": headers}
-    return route
-
-
-def _header(name: str, value: str) -> Json:
-    return {"header": {"key": name, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
