@@ -230,7 +230,8 @@ def _copy_binaries(source: Path, target: Path) -> Path:
 
 def _reachable(path: Path, user: pwd.struct_passwd) -> bool:
     """Whether the user may pass through every folder from the root down to this one."""
-    for folder in (path, *path.parents):
+    real = path.resolve()
+    for folder in (real, *real.parents):
         found = folder.stat()
         shift = 6 if found.st_uid == user.pw_uid else 3 if found.st_gid == user.pw_gid else 0
         if not (found.st_mode >> shift) & 0o1:
