@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -194,28 +195,30 @@ class _GuardedMethod:
 
         async def call(raw: Any, context: _Context) -> bytes | None:
             started = clock()
-            code = grpc.StatusCode.OK
+            code, answer, failure = grpc.StatusCode.OK, None, None
             guard.unary_in_flight += 1
             try:
                 await self._begin(context)
                 guard.check_unary(policy)
-                request = raw if streaming else decode(raw)
-                response = await behaviour(request, context)
+                response = await behaviour(raw if streaming else decode(raw), context)
                 code = context.code() or code
-                return encode(response) if code is grpc.StatusCode.OK else None
-            except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
-                code = self._code_of(error, context)
-                await self._refuse(error, code, context)
-            finally:
-                guard.unary_in_flight -= 1
-                seconds = clock() - started
                 if code is grpc.StatusCode.OK:
-                    metrics.ok()
-                else:
-                    metrics.ended(code)
-                metrics.observe(seconds)
-                if guard.log.is_enabled_for(10) or code is not grpc.StatusCode.OK:
-                    self._log_end(code, seconds)
+                    answer = encode(response)
+            except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
+                code, failure = self._code_of(error, context), error
+            # Counted before the answer leaves: who has the answer finds the call in the metrics.
+            guard.unary_in_flight -= 1
+            seconds = clock() - started
+            if code is grpc.StatusCode.OK:
+                metrics.ok()
+            else:
+                metrics.ended(code)
+            metrics.observe(seconds)
+            if code is not grpc.StatusCode.OK or guard.log.is_enabled_for(logging.DEBUG):
+                self._log_end(code, seconds)
+            if failure is not None:
+                await self._refuse(failure, code, context)
+            return answer
 
         return call
 
@@ -230,6 +233,7 @@ class _GuardedMethod:
         async def call(raw: Any, context: _Context) -> None:
             started = clock()
             code = grpc.StatusCode.OK
+            failure: BaseException | None = None
             task = asyncio.current_task()
             assert task is not None
             metrics.streams.inc()
@@ -238,18 +242,17 @@ class _GuardedMethod:
                 guard.enter_stream(task, policy)
                 await behaviour(raw if streaming else decode(raw), context)
                 code = context.code() or code
-            except BaseException as caught:  # noqa: BLE001 - counted by its code; _refuse always raises
-                error: BaseException = caught
-                if isinstance(caught, asyncio.CancelledError) and guard.was_ended(task):
-                    error = ServiceError(ErrorReason.DRAINING)
-                code = self._code_of(error, context)
-                await self._refuse(error, code, context)
-            finally:
-                guard.leave_stream(task)
-                metrics.streams.dec()
-                metrics.ended(code)
-                if guard.log.is_enabled_for(10) or code is not grpc.StatusCode.OK:
-                    self._log_end(code, clock() - started)
+            except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
+                ended_here = isinstance(error, asyncio.CancelledError) and guard.was_ended(task)
+                failure = ServiceError(ErrorReason.DRAINING) if ended_here else error
+                code = self._code_of(failure, context)
+            guard.leave_stream(task)
+            metrics.streams.dec()
+            metrics.ended(code)
+            if code is not grpc.StatusCode.OK or guard.log.is_enabled_for(logging.DEBUG):
+                self._log_end(code, clock() - started)
+            if failure is not None:
+                await self._refuse(failure, code, context)
 
         return call
 

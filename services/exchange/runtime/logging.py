@@ -21,8 +21,10 @@ from exchange.runtime.request import request_context
 _REDACTED: Final = "[redacted]"
 _SECRET_WORDS: Final = ("authorization", "password", "passwd", "secret", "token", "api_key", "apikey", "cookie")
 _MAX_DEPTH: Final = 6
+_MAX_TEXT: Final = 16_384
 # `scheme://user:password@host` and libpq's `password=...`: in any text, exceptions included.
-_URL_PASSWORD: Final = re.compile(r"(://[^\s/:@]*:)[^\s@]+(@)")
+# Rather too much is cut than too little: up to the last @ before a space, as passwords may hold @ and / unescaped.
+_URL_PASSWORD: Final = re.compile(r"(://[^\s/:@]*:)[^\s\"']+(@)")
 _DSN_PASSWORD: Final = re.compile(r"(\bpassword\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s'\"]+)", re.IGNORECASE)
 _BEARER: Final = re.compile(r"(\bbearer\s+)[A-Za-z0-9._~+/=-]+", re.IGNORECASE)
 
@@ -173,8 +175,10 @@ def _redacted(value: Any, depth: int) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """Cut passwords of URLs and DSNs, and bearer tokens, out of a text."""
-    if "://" in text:
+    """Cut passwords of URLs and DSNs, and bearer tokens, out of a text, and what is beyond 16 KiB."""
+    if len(text) > _MAX_TEXT:
+        text = f"{text[:_MAX_TEXT]}... ({len(text)} characters)"
+    if "://" in text and "@" in text:
         text = _URL_PASSWORD.sub(rf"\1{_REDACTED}\2", text)
     lower = text.lower()
     if "password" in lower:

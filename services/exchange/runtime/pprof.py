@@ -98,7 +98,9 @@ def encode_heap_profile(
 def _shown(file: str, line: int) -> str:
     if line == 0:
         return file
-    return "/".join(PurePath(file).parts[-_SHOWN_PATH_PARTS:]) + f":{line}"
+    # pprof takes what stands in angle brackets, such as "<frozen importlib._bootstrap>", for C++ templates: off.
+    name = file.replace("<", "[").replace(">", "]")
+    return "/".join(PurePath(name).parts[-_SHOWN_PATH_PARTS:]) + f":{line}"
 
 
 def _varint(value: int) -> bytes:
