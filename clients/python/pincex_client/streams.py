@@ -69,6 +69,7 @@ class ResumableStream(ABC, Generic[Update]):
         self.resets = 0
         self._metadata = metadata
         self._have_state = False
+        self._resumed = False
         self._watchers: dict[asyncio.Future[None], int] = {}
         self._backoff = Backoff()
         self._alive_time = 0.0
@@ -153,11 +154,14 @@ class ResumableStream(ABC, Generic[Update]):
     async def _connection(self) -> AsyncGenerator[Update]:
         """Yield the updates of one connection; it always ends with `Reconnect` or the error that ends the feed."""
         request_id = new_id("r")
+        self._resumed = self._have_state
         call = self._call(self.resume_token, (*self._metadata, ("x-request-id", request_id)))
         try:
             while True:
                 message = await self._read(call, request_id)
-                for update in self._take(message):
+                updates = self._take(message)
+                self._resumed = False
+                for update in updates:
                     yield update
         finally:
             call.cancel()
@@ -216,7 +220,8 @@ class ResumableStream(ABC, Generic[Update]):
                 return
             self.gaps += 1
             raise Reconnect(Unavailable("content before a snapshot", reason="UPSTREAM_UNAVAILABLE"), reset=True)
-        if control and message.prev_sequence == 0:
+        if control and (message.prev_sequence == 0 or self._resumed):
+            # Nothing was said since the token; the server counts on from where it stands.
             return
         if message.prev_sequence != self.sequence:
             self.gaps += 1
