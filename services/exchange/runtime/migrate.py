@@ -9,7 +9,6 @@ its holder.
 import argparse
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-import yoyo  # type: ignore[import-untyped] # so are the next three
+import yoyo  # type: ignore[import-untyped] # so are the others of it
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend  # type: ignore[import-untyped]
 from yoyo.connections import DatabaseURI  # type: ignore[import-untyped]
-from yoyo.migrations import Migration, default_migration_table  # type: ignore[import-untyped]
+from yoyo.exceptions import BadMigration, MigrationConflict  # type: ignore[import-untyped]
+from yoyo.migrations import (  # type: ignore[import-untyped]
+    Migration,
+    default_migration_table,
+    topological_sort,
+)
 
 import exchange
 
@@ -169,11 +173,15 @@ def _locked_backend(url: str) -> Iterator[Any]:
 def _collect(root: Path) -> Any:
     """Return yoyo's list of all migrations, sorted so that each comes after what it depends on."""
     folders = migration_folders(root)
-    migrations = yoyo.read_migrations(*(str(folder) for folder in folders))
-    twice = [name for name, count in Counter(each.id for each in migrations).items() if count > 1]
-    if twice:
-        raise MigrationError(f"two files have the same name: {', '.join(sorted(twice))}; prefix them with the service")
-    return migrations
+    try:
+        migrations = yoyo.read_migrations(*(str(folder) for folder in folders))
+        for migration in migrations:
+            migration.load()
+    except MigrationConflict as error:
+        raise MigrationError(f"two files have the same name: {error}; prefix them with the service") from error
+    except BadMigration as error:
+        raise MigrationError(str(error)) from error
+    return type(migrations)(topological_sort(migrations), migrations.post_apply)
 
 
 def _service_of(migration: Migration) -> str:

@@ -11,7 +11,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import asyncpg
 from asyncpg.connect_utils import SessionAttribute
@@ -40,6 +40,11 @@ CONNECTION_ERRORS: tuple[type[Exception], ...] = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.TransactionRollbackError,
+    # While passwords are rotated or a database is being restored: refused now, not for ever.
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    # A migration changed a table under a prepared statement: prepared anew, it works.
+    asyncpg.InvalidCachedStatementError,
     asyncpg.exceptions.TargetServerAttributeNotMatched,
     OSError,
     TimeoutError,
@@ -67,7 +72,7 @@ def redact(dsn: str) -> str:
     user, at, hosts = parts.netloc.rpartition("@")
     netloc = f"{user.partition(':')[0]}{at}{hosts}"
     query = re.sub(r"(password=)[^&]*", r"\1***", parts.query)
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    return f"{parts.scheme}://{netloc}{parts.path}{'?' if query else ''}{query}"
 
 
 def session_settings(application_name: str) -> dict[str, str]:
@@ -78,10 +83,7 @@ def session_settings(application_name: str) -> dict[str, str]:
 async def connect(
     dsn: str, *, application_name: str, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> "asyncpg.Connection[asyncpg.Record]":
-    """Open one connection to the host that accepts writes; one of CONNECTION_ERRORS if there is none.
-
-    Wrong credentials or a missing database raise asyncpg's own error for it.
-    """
+    """Open one connection to the host that accepts writes; one of CONNECTION_ERRORS if there is none."""
     connection = await asyncpg.connect(
         dsn,
         timeout=timeout_s,
@@ -98,8 +100,13 @@ async def create_pool(
     application_name: str,
     min_connections: int = POOL_MIN_CONNECTIONS,
     max_connections: int = POOL_MAX_CONNECTIONS,
+    stateless: bool = False,
 ) -> "asyncpg.Pool[asyncpg.Record]":
-    """Open a bounded pool; when all connections are in use, `acquire` waits for one."""
+    """Open a bounded pool; when all connections are in use, `acquire` waits for one.
+
+    `stateless` promises that no user leaves settings, listeners or locks behind in a session, and saves
+    the round trip that would clear them after each use.
+    """
     return await asyncpg.create_pool(
         dsn,
         min_size=min_connections,
@@ -109,11 +116,16 @@ async def create_pool(
         target_session_attrs=SessionAttribute.read_write,
         server_settings=session_settings(application_name),
         init=_init_pooled,
+        reset=_nothing_to_reset if stateless else None,
     )
 
 
 async def _init_pooled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     watch_for_dead_peer(connection)
+
+
+async def _nothing_to_reset(_connection: object) -> None:
+    return
 
 
 def watch_for_dead_peer(

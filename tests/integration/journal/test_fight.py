@@ -123,6 +123,30 @@ async def survives_kills(server: PostgresServer, rounds: int, names: list[str], 
         assert frames == leaders[0].acknowledged
 
 
+async def test_while_the_server_is_away_appends_wait_and_everything_else_says_so() -> None:
+    with running_postgres() as server:
+        database = server.create_database()
+        lease = PostgresLease(database.trading_url, ttl_seconds=60.0)
+        journal = await PostgresJournal.open(database.trading_url)
+        assert await lease.acquire("me") == 1
+        await asyncio.to_thread(server.kill)
+        # The very first append: even its comparison with the head has to wait.
+        appending = asyncio.create_task(journal.append(first := next_frame()))
+        await until(lambda: journal.stalled_since is not None)
+        with pytest.raises(JournalUnavailable):
+            await lease.renew()
+        with pytest.raises(JournalUnavailable):
+            await journal.head()
+        assert not appending.done()
+        await asyncio.to_thread(server.start)
+        await asyncio.wait_for(appending, DEADLINE_S)
+        assert journal.stalled_since is None
+        assert await lease.renew() is True
+        assert await read_all(database) == [first]
+        await journal.close()
+        await lease.close()
+
+
 @pytest.mark.parametrize("names", [["alone"], ["one", "two"]], ids=["one leader", "two leaders"])
 async def test_no_acknowledged_frame_is_lost_or_doubled_when_the_server_is_killed(names: list[str], seed: int) -> None:
     with running_postgres() as server:

@@ -1,7 +1,7 @@
 """The journal in a real PostgreSQL keeps the whole contract, and what only a database can break."""
 
 import asyncio
-import logging
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -20,7 +20,7 @@ from exchange.trading.journal.contract import (  # noqa: E402
 )
 from exchange.trading.journal.postgres import PostgresJournal  # noqa: E402
 from exchange.trading.journal.postgres_lease import PostgresLease  # noqa: E402
-from tests.integration.journal.waiting import until  # noqa: E402
+from tests.integration.journal.waiting import DEADLINE_S, until  # noqa: E402
 from tests.postgres_fixture import Database  # noqa: E402
 from tests.unit.journal.contract_suite import WholeContract, everything, filled  # noqa: E402
 from tests.unit.journal.frames import chain, next_frame, snapshot_at  # noqa: E402
@@ -224,38 +224,54 @@ async def test_no_server_is_unavailable_and_the_password_stays_secret(free_port:
     assert "secret-word" not in str(caught.value)
 
 
-async def test_a_commit_whose_wait_for_the_standby_was_cancelled_is_not_taken_for_durable(
-    world: PostgresWorld, caplog: pytest.LogCaptureFixture
-) -> None:
-    frames = chain(2)
-    journal = await filled(world, frames[:1])
-    superuser = world.database.server.url(world.database.name, "postgres")
-    observer = await asyncpg.connect(superuser)
-    # A standby that does not exist: from now on every commit waits for it.
+@contextlib.asynccontextmanager
+async def standby_away(database: Database) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """A synchronous standby that does not answer: commits wait, except those of the superuser's connection given."""
+    observer = await asyncpg.connect(database.server.url(database.name, "postgres"))
     await observer.execute("SET synchronous_commit = local")
     await observer.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     try:
         await observer.execute("SELECT pg_reload_conf()")
-        await until(
-            lambda: observer.fetchval(
-                "SELECT setting = 'nobody' FROM pg_settings WHERE name = 'synchronous_standby_names'"
-            )
-        )
-        appending = asyncio.create_task(journal.append(frames[1]))
-        waiting = "FROM pg_stat_activity WHERE application_name = 'pincex-journal-0-append' AND wait_event = 'SyncRep'"
-        await until(lambda: observer.fetchval(f"SELECT count(*) = 1 {waiting}"))
-        with caplog.at_level(logging.WARNING):
-            await observer.execute(f"SELECT pg_cancel_backend(pid) {waiting}")
-            # The server has answered "INSERT 0 1" now, and the journal waits behind another commit.
-            behind = f"SELECT count(*) = 1 {waiting} AND query LIKE '%FOR SHARE' AND query NOT LIKE '%INSERT%'"
-            await until(lambda: observer.fetchval(behind))
-        assert "PostgreSQL warns" in caplog.text
-        await until(lambda: journal.stalled_since is not None)
-        assert not appending.done()
+        shown = "SELECT setting = 'nobody' FROM pg_settings WHERE name = 'synchronous_standby_names'"
+        await until(lambda: observer.fetchval(shown))
+        yield observer
     finally:
         await observer.execute("ALTER SYSTEM RESET synchronous_standby_names")
         await observer.execute("SELECT pg_reload_conf()")
         await observer.close()
-    await asyncio.wait_for(appending, 20)
+
+
+WAITING = "FROM pg_stat_activity WHERE application_name = 'pincex-journal-0-append' AND wait_event = 'SyncRep'"
+BEHIND = f"SELECT count(*) = 1 {WAITING} AND query LIKE '%FOR SHARE' AND query NOT LIKE '%INSERT%'"
+
+
+@pytest.mark.parametrize("blow", ["pg_cancel_backend", "pg_terminate_backend"])
+async def test_a_frame_that_is_visible_but_not_replicated_is_not_acknowledged(world: PostgresWorld, blow: str) -> None:
+    frames = chain(2)
+    journal = await filled(world, frames[:1])
+    async with standby_away(world.database) as observer:
+        appending = asyncio.create_task(journal.append(frames[1]))
+        await until(lambda: observer.fetchval(f"SELECT count(*) = 1 {WAITING}"))
+        # Cancelled, it answers "INSERT 0 1" with a warning; terminated, it just goes. The row is visible either way.
+        await observer.execute(f"SELECT {blow}(pid) {WAITING}")
+        await until(lambda: observer.fetchval("SELECT count(*) = 2 FROM journal_frames"))
+        # The journal waits behind another commit, which the standby has not seen either.
+        await until(lambda: observer.fetchval(BEHIND))
+        await until(lambda: journal.stalled_since is not None)
+        assert not appending.done()
+    await asyncio.wait_for(appending, DEADLINE_S)
     assert await everything(journal.read(1)) == frames
     assert journal.stalled_since is None
+
+
+async def test_an_epoch_that_is_not_replicated_is_not_given_out(world: PostgresWorld) -> None:
+    lease = world.lease(ttl_seconds=20.0)
+    assert await lease.acquire("me") == 1
+    async with standby_away(world.database) as observer:
+        acquiring = asyncio.create_task(lease.acquire("me"))
+        waiting = WAITING.replace("journal-0-append", "lease-0")
+        await until(lambda: observer.fetchval(f"SELECT count(*) = 1 {waiting}"))
+        await observer.execute(f"SELECT pg_cancel_backend(pid) {waiting}")
+        with pytest.raises(JournalUnavailable, match="may not have been replicated"):
+            await acquiring
+    assert await lease.acquire("me") == 3

@@ -137,3 +137,7 @@ class Lease(Protocol):
     async def release(self) -> None:
         """Give the lease up so that another holder may acquire at once; does nothing when not held."""
         ...
+
+    async def close(self) -> None:
+        """Release the connection; a lease still held runs out by itself."""
+        ...

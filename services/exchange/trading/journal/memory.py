@@ -214,5 +214,8 @@ class MemoryLease:
             self._store.holder = None
             self._epoch = 0
 
+    async def close(self) -> None:
+        """Nothing to release; a lease still held runs out by itself."""
+
     def _holds(self) -> bool:
         return self._epoch != 0 and self._store.epoch == self._epoch and self._store.holder is not None

@@ -82,7 +82,9 @@ class PostgresJournal:
         """
         name = f"pincex-journal-{shard}"
         try:
-            pool = await create_pool(dsn, application_name=f"{name}-read", max_connections=READ_POOL_MAX)
+            pool = await create_pool(
+                dsn, application_name=f"{name}-read", max_connections=READ_POOL_MAX, stateless=True
+            )
         except CONNECTION_ERRORS as error:
             raise JournalUnavailable(f"no connection to {redact(dsn)}: {error!r}") from error
         try:
@@ -166,16 +168,17 @@ class PostgresJournal:
 
     async def _append_in_turn(self, frame: Frame) -> None:
         async with self._append_lock:
-            if self._known_head is None or self._known_head != (frame.first_sequence - 1, frame.prev_hash):
-                # A deposed leader must hear that it is fenced, not that its frame does not fit.
-                self._known_head = None
-                await self._appender.check_epoch(frame.epoch)
-                check_next(frame, *await self.head())
+            follows = self._known_head == (frame.first_sequence - 1, frame.prev_hash)
             self._known_head = None
-            await self._appender.store(frame)
+            await self._appender.store(frame, None if follows else lambda: self._check_next(frame))
             self._known_head = frame.last_sequence, frame.hash
             if self._extending is None and self._appender.wants_partitions(frame.last_sequence + 1):
                 self._extending = asyncio.create_task(self._extend_partitions(frame.last_sequence + 1))
+
+    async def _check_next(self, frame: Frame) -> None:
+        # A deposed leader must hear that it is fenced, not that its frame does not fit.
+        await self._appender.barrier(frame.epoch)
+        check_next(frame, *await self.head())
 
     def _on_append_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

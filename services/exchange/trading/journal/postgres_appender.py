@@ -31,6 +31,8 @@ RECONNECT_MAX_S = 0.5
 CLOSE_GRACE_S = 5.0
 # An append that has not returned after this long counts as stalled: a hundred times the usual commit.
 STALL_AFTER_S = 0.25
+# A check that reads through the pool reports the same failures as JournalUnavailable.
+_AWAY: tuple[type[Exception], ...] = (JournalUnavailable, *CONNECTION_ERRORS)
 
 _APPEND = """
 WITH fence AS MATERIALIZED (SELECT epoch FROM journal_fence WHERE shard = $1 AND epoch = $4 FOR SHARE)
@@ -70,21 +72,22 @@ class Appender:
             return None
         return started
 
-    async def store(self, frame: Frame) -> None:
-        """Make the frame durable; see `Journal.append` for the errors. The caller must not cancel it."""
+    async def store(self, frame: Frame, check: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Make the frame durable; see `Journal.append` for the errors. The caller must not cancel it.
+
+        `check` runs first, and again if the server goes away meanwhile; what else it raises ends the append.
+        """
         self._started_at = started = time.monotonic()
         self._idle.clear()
         try:
+            if check is not None:
+                await self._until_known(check)
             await self._until_known(lambda: self._insert(frame))
         finally:
             self._started_at, self._broken = None, False
             self._idle.set()
         if self._observe_append is not None:
             self._observe_append(time.monotonic() - started)
-
-    async def check_epoch(self, epoch: int) -> None:
-        """Return behind a synchronous commit that proves the epoch current; Fenced if it is not."""
-        await self._until_known(lambda: self._barrier(epoch))
 
     def wants_partitions(self, next_sequence: int) -> bool:
         """Whether it is time to make more partitions, well before an append would have to wait for one."""
@@ -112,7 +115,7 @@ class Appender:
         while not self._closing.is_set():
             try:
                 await attempt()
-            except CONNECTION_ERRORS as error:
+            except _AWAY as error:
                 if isinstance(error, asyncpg.InterfaceError) and self._session.connected:
                     raise JournalError(f"shard {self._shard}: asyncpg refuses the statement: {error}") from error
                 if not self._broken:
@@ -157,17 +160,18 @@ class Appender:
         if landed is None:
             await self._raise_fenced(frame.epoch)
         if self._session.take_warning():
-            await self._barrier(frame.epoch)
+            await self.barrier(frame.epoch)
 
     async def _resolve(self, frame: Frame) -> None:
         """Return if the row that is in the way is this very frame, durable and under our epoch."""
-        await self._barrier(frame.epoch)
+        await self.barrier(frame.epoch)
         stored: bytes | None = await self._session.fetch_value(_STORED_HASH, frame.shard, frame.first_sequence)
         if stored != frame.hash:
             there = "no frame" if stored is None else f"frame {stored.hex()[:16]}"
             raise Fenced(f"shard {frame.shard}: {there} stands at {frame.first_sequence}, not {frame.hash.hex()[:16]}")
 
-    async def _barrier(self, epoch: int) -> None:
+    async def barrier(self, epoch: int) -> None:
+        """Return behind a synchronous commit that proves the epoch current; Fenced if it is not."""
         while True:
             self._session.take_warning()
             if await self._session.fetch_value(_BARRIER, self._shard, epoch) is None:

@@ -22,10 +22,16 @@ PAGE_BYTES = 8 * 1024 * 1024
 THREAD_FROM_BYTES = 256 * 1024
 
 _FLOOR = "SELECT floor_sequence, prev_hash FROM journal_floor WHERE shard = $1"
-# The frame that may contain the sequence, and the one before it.
+# The frame that may contain the sequence, and the one before it; at least one row, for the floor.
 _AROUND = """
-SELECT first_sequence, last_sequence, hash FROM journal_frames
-WHERE shard = $1 AND first_sequence <= $2 ORDER BY first_sequence DESC LIMIT 2
+SELECT floor_sequence, prev_hash, first_sequence, last_sequence, hash
+FROM (SELECT) AS always
+LEFT JOIN journal_floor AS floor ON floor.shard = $1
+LEFT JOIN LATERAL (
+    SELECT first_sequence, last_sequence, hash FROM journal_frames
+    WHERE shard = $1 AND first_sequence <= $2 ORDER BY first_sequence DESC LIMIT 2
+) AS around ON true
+ORDER BY first_sequence DESC
 """
 # The inner LIMIT bounds rows, the running sum bytes, and the first row always passes. The lengths of
 # values stored out of line are known without fetching them.
@@ -82,10 +88,7 @@ class Reader:
     async def floor(self) -> Place:
         """Return the place before the oldest retained frame."""
         rows = await self.fetch(_FLOOR, self._shard)
-        if not rows:
-            return Place(0, GENESIS_HASH, 0)
-        floor_sequence, prev_hash = rows[0]
-        return Place(floor_sequence - 1, prev_hash, floor_sequence - 1)
+        return floor_place(*rows[0]) if rows else floor_place(None, None)
 
     async def read(self, from_sequence: int, to_sequence: int | None) -> AsyncIterator[Frame]:
         """Yield verified frames; see `Journal.read`."""
@@ -115,9 +118,10 @@ class Reader:
 
     async def _place_before(self, sequence: int) -> Place:
         """Return the place before the frame that contains the sequence, or before where it would be."""
-        before = await self.floor()
-        check_range(self._shard, sequence, before.last_sequence + 1)
         around = await self.fetch(_AROUND, self._shard, sequence)
+        before = floor_place(around[0]["floor_sequence"], around[0]["prev_hash"])
+        check_range(self._shard, sequence, before.last_sequence + 1)
+        around = [row for row in around if row["first_sequence"] is not None]
         if around and around[0]["last_sequence"] >= sequence:
             around = around[1:]
         # A frame below the floor is on its way to the archive; the floor itself tells what to expect.
@@ -130,6 +134,13 @@ class Reader:
         size = sum(row["size"] for row in rows)
         scanned = rows[0]["scanned"] if rows else 0
         return Page(rows, size, more=bool(rows) and (scanned == PAGE_FRAMES or len(rows) < scanned))
+
+
+def floor_place(floor_sequence: int | None, prev_hash: bytes | None) -> Place:
+    """Return the place before the floor, given its row in `journal_floor`, if there is one."""
+    if floor_sequence is None or prev_hash is None:
+        return Place(0, GENESIS_HASH, 0)
+    return Place(floor_sequence - 1, prev_hash, floor_sequence - 1)
 
 
 def verify_rows(rows: Sequence[asyncpg.Record], place: Place) -> tuple[list[Frame], JournalCorrupt | None]:
