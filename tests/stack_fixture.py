@@ -7,7 +7,6 @@ well; they may kill its processes, and leave it healthy. A test that needs anoth
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from exchange.stack.control import NotRunning, request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,7 +53,7 @@ class StackFolder:
     def command(self, *arguments: str, deadline_s: float = UP_DEADLINE_S) -> subprocess.CompletedProcess[str]:
         """`pincex ARGUMENTS`, with its output; never raises for its exit status."""
         return subprocess.run(
-            [sys.executable, "-m", "exchange.stack", *arguments],
+            [str(Path(sys.executable).with_name("pincex")), *arguments],
             cwd=self.home.parent,
             env=dict(self.environment),
             capture_output=True,
@@ -66,10 +67,12 @@ class StackFolder:
         return StackFolder(self.home, {**self.environment, **variables})
 
     def status(self) -> dict[str, Any]:
-        """`pincex status --json`; its `state` is "stopped" when nothing runs."""
-        found = self.command("status", "--json")
-        parsed: dict[str, Any] = json.loads(found.stdout)
-        return parsed
+        """What `pincex status --json` prints, asked without starting a process: tests ask again and again."""
+        try:
+            found: dict[str, Any] = request(self.home, "status")
+        except NotRunning:
+            return {"state": "stopped", "services": []}
+        return found
 
     def log(self, name: str) -> str:
         """The log of an instance so far."""
@@ -118,11 +121,8 @@ class ExchangeStack:
         pytest.fail(f"no instance {name}")
 
     def kill(self, name: str, signal_name: str = "KILL") -> int:
-        """Sends a signal by `pincex kill` and returns the pid it went to; does not wait for anything."""
-        before = self.instance(name)
-        done = self.folder.command("kill", name, "--signal", signal_name)
-        assert done.returncode == 0, done.stderr
-        pid: int = before["pid"]
+        """What `pincex kill NAME --signal SIGNAL` does; returns the pid it went to and waits for nothing."""
+        pid: int = request(self.home, "kill", name=name, signal=f"SIG{signal_name}")
         return pid
 
     def restart(self, name: str, signal_name: str = "KILL") -> None:

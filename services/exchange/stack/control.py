@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import socket
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,11 @@ SOCKET_FILE = "control.sock"
 REQUEST_LIMIT_BYTES = 64 << 10
 # A scale waits until the new instance is ready.
 ANSWER_TIMEOUT_S = 150.0
+CONNECT_TIMEOUT_S = 10.0
+GONE_TIMEOUT_S = 1.0
+
+_POLL_S = 0.02
+_NOT_RUNNING = "the exchange is not running: start it with `pincex up`"
 
 
 class NotRunning(StackError):
@@ -55,22 +61,51 @@ def is_running(home: Path) -> bool:
 
 def request(home: Path, command: str, **arguments: object) -> Any:
     """The supervisor's result. Raises NotRunning, or StackError with what it refused."""
-    if not is_running(home):
-        raise NotRunning("the exchange is not running: start it with `pincex up`")
-    with socket.socket(socket.AF_UNIX) as connection:
+    line = json.dumps({"command": command, **arguments}).encode() + b"\n"
+    try:
+        with _connect(home) as connection, connection.makefile("rb") as answers:
+            connection.sendall(line)
+            answer = answers.readline()
+    except OSError as error:
+        _raise_if_gone(home)
+        raise StackError(f"the supervisor does not answer ({error}); log: {home}/logs/supervisor.log") from error
+    if not answer:
+        _raise_if_gone(home)
+        raise StackError(f"the supervisor did not answer; log: {home}/logs/supervisor.log")
+    found = json.loads(answer)
+    if "error" in found:
+        raise StackError(found["error"])
+    return found["result"]
+
+
+def _connect(home: Path) -> socket.socket:
+    """A connection; waits while a supervisor that has just begun does not listen yet. Raises NotRunning, OSError."""
+    deadline = time.monotonic() + CONNECT_TIMEOUT_S
+    while True:
+        if not is_running(home):
+            raise NotRunning(_NOT_RUNNING)
+        connection = socket.socket(socket.AF_UNIX)
         connection.settimeout(ANSWER_TIMEOUT_S)
         try:
             with _short_path(home) as path:
                 connection.connect(path)
-            connection.sendall(json.dumps({"command": command, **arguments}).encode() + b"\n")
-            with connection.makefile("rb") as answers:
-                line = answers.readline()
-        except OSError as error:
-            raise StackError(f"the supervisor does not answer ({error}); log: {home}/logs/supervisor.log") from error
-    answer = json.loads(line) if line else {"error": "the supervisor ended meanwhile"}
-    if "error" in answer:
-        raise StackError(answer["error"])
-    return answer["result"]
+        except OSError:
+            connection.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_POLL_S)
+        else:
+            return connection
+
+
+def _raise_if_gone(home: Path) -> None:
+    """Raises NotRunning if the supervisor is gone, or is within a moment: its socket dies before its lock does."""
+    deadline = time.monotonic() + GONE_TIMEOUT_S
+    while is_running(home):
+        if time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_S)
+    raise NotRunning(_NOT_RUNNING)
 
 
 async def serve(home: Path, handle: Callable[[dict[str, Any]], Awaitable[object]]) -> asyncio.Server:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from exchange.stack.config import StackConfig
 
+_LOCK_ATTEMPTS = 20
+_LOCK_INTERVAL_S = 0.05
+
 
 def make_home(home: Path) -> None:
     """The data folder. As root others may pass through, for PostgreSQL then runs as another user; none may look."""
@@ -50,7 +53,7 @@ async def supervise(config: StackConfig, report: Callable[[dict[str, object]], N
     `report` gets `{"event": "instance", ...}` for each change and `{"event": "up", "status": ...}` once all is healthy.
     """
     make_home(config.home)
-    lock = take_lock(config.home)
+    lock = await _lock(config.home)
     if lock is None:
         raise StackError(f"an exchange runs with the data folder {config.home} already")
     try:
@@ -58,6 +61,16 @@ async def supervise(config: StackConfig, report: Callable[[dict[str, object]], N
         await _supervise_locked(config, report, memory=memory)
     finally:
         os.close(lock)
+
+
+async def _lock(home: Path) -> int | None:
+    """The lock of the data folder; a command that asks whether it is taken holds it for a moment itself."""
+    for _ in range(_LOCK_ATTEMPTS):
+        lock = take_lock(home)
+        if lock is not None:
+            return lock
+        await asyncio.sleep(_LOCK_INTERVAL_S)
+    return None
 
 
 async def _supervise_locked(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -57,10 +58,14 @@ def test_up_returns_when_all_is_healthy_and_down_leaves_no_process(folder: Stack
             assert set(service) >= {"name", "service", "role", "state", "pid", "ports"}
             os.kill(service["pid"], 0)
         assert call(f"{stack.edge_url}/api/v1/health").status == 200
-        assert "try: curl" in folder.command("up", "--detach").stdout
+        printed = folder.command("status", "--json")
+        assert printed.returncode == 0
+        assert json.loads(printed.stdout) == stack.status()
 
     assert processes_of(folder.home) == []
-    assert folder.status()["state"] == "stopped"
+    printed = folder.command("status", "--json")
+    assert printed.returncode == 1
+    assert json.loads(printed.stdout)["state"] == "stopped"
     assert folder.command("down").returncode == 0
 
 
@@ -99,6 +104,22 @@ def test_a_killed_process_is_started_again_and_the_exchange_answers(fake_stack: 
 
     eventually(lambda: call(f"{fake_stack.edge_url}/api/v1/health").status == 200, "the edge answers")
     assert fake_stack.instance(name)["restarts"] == 1
+
+
+def test_kill_by_command_says_what_it_did(fake_stack: ExchangeStack) -> None:
+    pid = fake_stack.instance("valkey")["pid"]
+
+    done = fake_stack.folder.command("kill", "valkey", "--signal", "term")
+
+    assert (done.returncode, done.stdout) == (0, f"sent SIGTERM to valkey (pid {pid})\n")
+    eventually(lambda: fake_stack.instance("valkey")["pid"] not in {pid, None}, "it runs again")
+    for arguments, said in (
+        (("kill", "nobody"), "there is no nobody"),
+        (("kill", "valkey", "-s", "LOUD"), "no signal"),
+    ):
+        refused = fake_stack.folder.command(*arguments)
+        assert refused.returncode == 1
+        assert said in refused.stderr
 
 
 def test_what_a_killed_supervisor_left_is_ended_by_the_next_up(stack: ExchangeStack) -> None:
@@ -154,7 +175,7 @@ def test_memory_mode_runs_without_a_database(folder: StackFolder) -> None:
 
 
 def test_in_the_foreground_ctrl_c_stops_all_in_order(folder: StackFolder) -> None:
-    command = [sys.executable, "-m", "exchange.stack", "up"]
+    command = [str(Path(sys.executable).with_name("pincex")), "up"]
     with subprocess.Popen(
         command,
         cwd=folder.home.parent,
