@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import asyncpg
@@ -21,7 +21,7 @@ from exchange.trading.journal.contract import (  # noqa: E402
 from exchange.trading.journal.postgres import PostgresJournal  # noqa: E402
 from exchange.trading.journal.postgres_lease import PostgresLease  # noqa: E402
 from tests.integration.journal.waiting import DEADLINE_S, until  # noqa: E402
-from tests.postgres_fixture import Database  # noqa: E402
+from tests.postgres_fixture import Database, PostgresServer  # noqa: E402
 from tests.unit.journal.contract_suite import WholeContract, everything, filled  # noqa: E402
 from tests.unit.journal.frames import chain, next_frame, snapshot_at  # noqa: E402
 
@@ -79,8 +79,24 @@ async def world(database: Database) -> AsyncIterator[PostgresWorld]:
     await made.close()
 
 
+@pytest.fixture(scope="module")
+def one_database(postgres_server: PostgresServer) -> Iterator[Database]:
+    made = postgres_server.create_database()
+    yield made
+    postgres_server.drop_database(made.name)
+
+
 class TestPostgresJournal(WholeContract):
-    """The contract; `world` is the fixture above."""
+    """The contract, on one database that is emptied for each test: to make one takes longer than to test."""
+
+    @pytest.fixture
+    async def world(self, one_database: Database) -> AsyncIterator[PostgresWorld]:
+        made = PostgresWorld(one_database)
+        with psycopg.connect(one_database.admin_url) as connection:
+            for table in ("frames", "snapshots", "fence", "lease", "floor"):
+                connection.execute(f"DELETE FROM journal_{table}")
+        yield made
+        await made.close()
 
 
 async def test_a_long_journal_is_read_in_pages_bounded_by_rows_and_bytes(
