@@ -54,8 +54,8 @@ class GrpcServer:
     """One listening server.
 
     Make it, `add` services, `start`, `set_serving(True)` once the service can answer, and `stop` at the end. Public
-    and ops listeners are two of these with different resolvers, sharing one `GrpcMetrics`. Must be made inside the
-    running event loop.
+    and ops listeners are two of these with different resolvers, sharing one `GrpcMetrics` and one `Drain`. Must be
+    made inside the running event loop, after `configure_logging`.
     """
 
     def __init__(

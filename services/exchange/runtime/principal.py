@@ -4,6 +4,7 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Protocol
 from urllib.parse import unquote
 
@@ -143,6 +144,7 @@ def _all_loopback(value: str | bytes) -> bool:
     return all(_is_loopback(part.strip()) for part in value.split(","))
 
 
+@lru_cache(maxsize=_MAX_CACHED)
 def _is_loopback(host: str) -> bool:
     try:
         address = ipaddress.ip_address(host)

@@ -191,13 +191,17 @@ async def test_the_stubs_default_is_unimplemented(start):
         assert error.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_handlers_own_abort_passes_and_is_counted(start):
+async def test_a_handlers_own_abort_passes_and_is_counted(start, within):
+    ended = asyncio.Event()
+
     async def handler(request, context):
+        context.add_done_callback(lambda _: ended.set())
         await context.abort(grpc.StatusCode.OUT_OF_RANGE, "so far")
 
     running = await start(Echo(one=handler))
     error, _, _ = await refused(running.one()(HELLO))
     assert (error.code(), error.details()) == (grpc.StatusCode.OUT_OF_RANGE, "so far")
+    await within(ended.wait())
     assert running.requests("One", "OUT_OF_RANGE") == 1
 
 
@@ -373,23 +377,28 @@ async def test_an_error_inside_a_stream_follows_what_was_sent(start):
     assert (reason, metadata) == ("SEQUENCE_NOT_RETAINED", {"floor_sequence": "7"})
 
 
-async def test_a_stream_that_the_client_leaves_runs_its_cleanup(start, within):
-    cleaned = asyncio.Event()
+async def test_a_stream_that_the_client_leaves_runs_its_cleanup_before_it_ends(start, within):
+    order: list[str] = []
+    ended = asyncio.Event()
 
     async def stream(request, context):
+        context.add_done_callback(lambda _: order.append("ended"))
+        context.add_done_callback(lambda _: ended.set())
         try:
             while True:
-                yield request
-                await asyncio.sleep(0)
+                # Large and unread: the handler waits inside a write, the generator at its yield.
+                yield StringValue(value="x" * 1_000_000)
         finally:
-            cleaned.set()
+            order.append("cleaned")
 
     running = await start(Echo(stream=stream))
     call = running.stream()(HELLO)
     await within(call.read())
     call.cancel()
-    await within(cleaned.wait())
+    await within(ended.wait())
+    assert order == ["cleaned", "ended"]
     assert running.server.guard.open_streams == 0
+    assert running.requests("Stream", "CANCELLED") == 1
 
 
 async def test_a_required_role_is_required(start):
@@ -464,7 +473,8 @@ async def test_a_stopping_server_tells_its_streams_and_waits_for_its_calls(start
     stopping = asyncio.create_task(running.server.stop(30))
     assert (await within(open_stream.read())).value == "drain notice"
     assert (await within(watch.read())).status == health_pb2.HealthCheckResponse.NOT_SERVING
-    _, reason, _ = await refused(watch.read())
+    # Long before the grace is over: a watch knows nothing of the drain.
+    _, reason, _ = await within(refused(watch.read()))
     assert reason == "DRAINING"
     gate.set()
     assert await within(unary) == HELLO
