@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -61,11 +62,35 @@ def test_who_a_caller_claims_to_be_does_not_reach_the_engine(fake_stack: Exchang
     assert "x-pincex-account" in seen
 
 
-def test_an_answer_that_takes_too_long_is_a_deadline_with_an_unknown_outcome(fake_stack: ExchangeStack) -> None:
-    answer = call(f"{fake_stack.edge_url}{ORDERS}", "POST", "{}", {"x-fake-sleep-ms": "11000"})
+@pytest.fixture(scope="module")
+def slow_answers(fake_stack: ExchangeStack) -> dict[str, Answer]:
+    """Three calls that take longer than ten seconds, made at the same time."""
+    edge = fake_stack.edge_url
+    slow = {"x-fake-sleep-ms": "12000"}
+    with ThreadPoolExecutor() as pool:
+        unary = pool.submit(call, f"{edge}{ORDERS}", "POST", "{}", slow)
+        stream = pool.submit(call, f"{edge}/api/v1/orderbook-stream/BTCUSD", headers=slow)
+        # Says that a hundred bytes come, sends two.
+        stalled = pool.submit(call, f"{edge}{ORDERS}", "POST", "{}", {"content-length": "100"})
+        return {"unary": unary.result(), "stream": stream.result(), "stalled": stalled.result()}
+
+
+def test_an_answer_that_takes_too_long_is_a_deadline_with_an_unknown_outcome(slow_answers: dict[str, Answer]) -> None:
+    answer = slow_answers["unary"]
 
     assert (answer.status, answer.json()["code"], answer.reason()) == (504, 4, "UPSTREAM_TIMEOUT")
     assert "unknown" in answer.json()["message"]
+
+
+def test_a_stream_may_be_quiet_for_longer_than_a_unary_call_may_take(slow_answers: dict[str, Answer]) -> None:
+    assert slow_answers["stream"].status == 200
+    assert len(slow_answers["stream"].text.splitlines()) == 3
+
+
+def test_a_body_that_stalls_is_given_up(slow_answers: dict[str, Answer]) -> None:
+    answer = slow_answers["stalled"]
+
+    assert (answer.status, answer.json()["code"], answer.reason()) == (408, 4, "MALFORMED_REQUEST")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/orderbook/BTC/USD", "/api/v1/orderbook/BTC%2FUSD"])
@@ -138,6 +163,14 @@ def test_scaling_and_killing_one_of_several_drops_no_call(fake_stack: ExchangeSt
         caller.join()
     assert sent[0] > 50
     assert refused == []
+
+
+def test_an_answer_of_megabytes_comes_whole_and_one_beyond_the_limit_fails_plainly(fake_stack: ExchangeStack) -> None:
+    whole = call(f"{fake_stack.ops_url}/admin/metrics", headers={"x-fake-bytes": "3000000"})
+    beyond = call(f"{fake_stack.ops_url}/admin/metrics", headers={"x-fake-bytes": "9000000"})
+
+    assert (whole.status, len(whole.body)) == (200, 3_000_000)
+    assert (beyond.status, beyond.reason()) == (500, "INTERNAL")
 
 
 def test_more_instances_than_this_version_can_run_are_refused(fake_stack: ExchangeStack) -> None:

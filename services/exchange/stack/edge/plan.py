@@ -52,7 +52,8 @@ class Limits:
     headers_kib: int = 32
     headers_count: int = 64
     request_headers_timeout_s: int = 5
-    request_timeout_s: int = 30
+    # Between two parts of a REST request body.
+    request_idle_timeout_s: int = 10
     unary_timeout_s: int = 10
     repeat_try_timeout_s: int = 3
     # Above the heartbeat of every stream, which is 5 s at most.

@@ -118,7 +118,11 @@ def _rest_catch_all(limits: Limits) -> Json:
     """
     return {
         "match": {"prefix": "/"},
-        "route": {"cluster": NOWHERE, "timeout": seconds(limits.unary_timeout_s)},
+        "route": {
+            "cluster": NOWHERE,
+            "timeout": seconds(limits.unary_timeout_s),
+            "idle_timeout": seconds(limits.request_idle_timeout_s),
+        },
         "typed_per_filter_config": {
             BUFFER_FILTER: {
                 "@type": f"{TYPE}envoy.extensions.filters.http.buffer.v3.BufferPerRoute",
