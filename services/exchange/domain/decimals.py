@@ -31,16 +31,16 @@ def parse_units(text: str, decimals: int) -> int:
     if len(text) > MAX_DIGITS + 1 or not text.isascii() or not whole.isdigit():
         raise DecimalError(text)
     if not point:
-        return int(whole) * 10**decimals
+        return int(whole + "0" * decimals)
     if not fraction.isdigit():
         raise DecimalError(text)
-    surplus = len(fraction) - decimals
-    if surplus > 0:
+    missing = decimals - len(fraction)
+    if missing < 0:
         if fraction[decimals:].strip("0"):
             raise PrecisionError(text)
         fraction = fraction[:decimals]
-        surplus = 0
-    return int(whole + fraction) * 10**-surplus if surplus else int(whole + fraction)
+        missing = 0
+    return int(whole + fraction + "0" * missing)
 
 
 def format_units(units: int, decimals: int) -> str:

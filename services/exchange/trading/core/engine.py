@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from heapq import heapify, heappop
 from typing import Any
 
-from exchange.trading.core import book, funds, memory, orders, registry, snapshot, stops
+from exchange.trading.core import book, funds, memory, orders, registry, snapshot, stops, timers
 from exchange.trading.core.commands import (
     ACTIVATE_RULES,
     C_ACCOUNT,
@@ -42,9 +41,6 @@ from exchange.trading.core.events import Event, Result
 from exchange.trading.core.matching import cancel_open
 from exchange.trading.core.model import Account, State
 
-TIMER_SLACK = 1_024
-"""Dead timers tolerated beyond the live ones before the heap is built anew."""
-
 
 class Engine:
     """A pure state machine: the same commands give the same events, results and hashes, everywhere and always."""
@@ -76,7 +72,8 @@ class Engine:
         name: str = command[C_ACCOUNT]
         account = state.accounts.get(name)
         if account is None:
-            account = funds.account_of(state, name)
+            # Nobody ticks: the exchange's own account stands in.
+            account = funds.account_of(state, name or FEE_ACCOUNT)
         if kind == PLACE:
             result = orders.place(state, account, command, events)
         elif kind == CANCEL:
@@ -139,16 +136,10 @@ class Engine:
 
     def _expire(self, events: list[Event]) -> None:
         """Cancel the GTD orders whose time has come, before the command."""
-        state = self.state
-        timers = state.timers
-        while timers and timers[0][0] <= state.time_ns:
-            order = state.orders.get(heappop(timers)[1])
-            if order is not None and order.lots_open > 0:
-                cancel_open(state, order, CANCEL_EXPIRED, events)
-        if len(timers) > 2 * state.timers_live + TIMER_SLACK:
-            live = [entry for entry in timers if entry[1] in state.orders and state.orders[entry[1]].lots_open > 0]
-            heapify(live)
-            state.timers = live
+        order = timers.next_due(self.state)
+        while order is not None:
+            cancel_open(self.state, order, CANCEL_EXPIRED, events)
+            order = timers.next_due(self.state)
 
     def _wake(self, events: list[Event]) -> None:
         """Stop orders behind a command that has traded, or while some wait their turn."""
@@ -164,7 +155,7 @@ class Engine:
         state = self.state
         if state.triggered and stops.may_run(state):
             return 0
-        return state.timers[0][0] if state.timers else -1
+        return timers.next_ns(state)
 
     def snapshot(self) -> list[Any]:
         """The whole state as nested lists and tuples of integers, strings and booleans."""

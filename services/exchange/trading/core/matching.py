@@ -169,6 +169,9 @@ def cancel_open(state: State, order: Order, reason: int, events: list[Event]) ->
     resting = order.level is not None
     if resting:
         book.remove(market.bids if order.side == BUY else market.asks, order)
+    elif order.waiting:
+        state.triggered.remove(order)
+        order.waiting = False
     elif order.command[P_STOP] != 0 and not order.triggered:
         book.unsleep(market, order)
     lots = order.lots_open
@@ -208,6 +211,13 @@ def finish(state: State, order: Order) -> None:
     finished.append(order)
     if order.command[P_EXPIRE] != 0:
         state.timers_live -= 1
+    if len(finished) > state.max_finished_orders:
+        forget_finished(state)
+
+
+def forget_finished(state: State) -> None:
+    """Forget the oldest of the finished orders beyond as many as are kept."""
+    finished = state.finished
     while len(finished) > state.max_finished_orders:
         oldest = finished.popleft()
         oldest.account.finished.popleft()

@@ -87,12 +87,13 @@ class Order:
     lots_filled: int = 0
     lots_cancelled: int = 0  # what was open when it was cancelled
     notional: int = 0  # quote units of the fills
-    fee_numerator: int = 0  # sum of notional x rate; the fee due is this / PPM, rounded up
     fee_paid: int = 0
+    fee_ahead: int = 0  # millionths of a quote unit by which the fee, rounded up, is ahead of the exact one
     held: int = 0  # still set aside: quote units for BUY, base units for SELL
     status: int = PENDING
     cancel_reason: int = 0
     triggered: bool = False
+    waiting: bool = False  # triggered, and not matched yet: in State.triggered
     updated_ns: int = 0  # 0: never since its acceptance
     updated_sequence: int = 0
 

@@ -2,7 +2,8 @@
 
 Rounding, once for all: a fee is the sum of notional x rate over all fills of its order, divided by a million and rounded
 up; each fill is charged what the fee has grown by. So many small fills cost no more than one large one, the fee never
-exceeds what was held for it, and every unit that leaves one account arrives in another.
+exceeds what was held for it, and every unit that leaves one account arrives in another. An order remembers how many
+millionths it has paid ahead rather than the sum itself, which would outgrow 64 bits.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ def hold_for(order: Order, price: int, lots: int) -> int:
         return lots * market.base_per_lot
     notional = price * lots * market.quote_per_tick_lot
     rate = max(order.taker_ppm, order.maker_ppm)
-    if rate == 0 and order.fee_numerator == 0:
+    if rate == 0:
         return notional
-    return notional + -(-(order.fee_numerator + notional * rate) // PPM) - order.fee_paid
+    return notional - (order.fee_ahead - notional * rate) // PPM
 
 
 def move_hold(order: Order, price: int, lots: int) -> int:
@@ -54,10 +55,11 @@ def release_hold(order: Order) -> int:
 
 def charge(order: Order, notional: int, rate_ppm: int) -> int:
     """Add a fill to the order's fee; answers what is due now."""
-    if rate_ppm == 0 and order.fee_numerator == 0:
+    if rate_ppm == 0:
         return 0
-    order.fee_numerator += notional * rate_ppm
-    due = -(-order.fee_numerator // PPM) - order.fee_paid
+    exact = notional * rate_ppm - order.fee_ahead
+    due = -(-exact // PPM)
+    order.fee_ahead = due * PPM - exact
     order.fee_paid += due
     return due
 

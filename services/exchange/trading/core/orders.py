@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from heapq import heappush
-
-from exchange.trading.core import book, money
+from exchange.trading.core import book, money, timers
 from exchange.trading.core.commands import (
     A_MARKET,
     C_ACCOUNT,
@@ -177,8 +175,7 @@ def _accept(state: State, order: Order, command: Command) -> None:
     state.orders[order_id] = order
     expire_ns: int = command[P_EXPIRE]
     if expire_ns != 0:
-        state.timers_live += 1
-        heappush(state.timers, (expire_ns, order_id))
+        timers.add(state, expire_ns, order_id)
 
 
 def execute(state: State, order: Order, stp: int, events: list[Event]) -> None:
@@ -266,7 +263,7 @@ def _order_refusal(state: State, account: Account, market: Market, command: Comm
     side: int = command[P_SIDE]
     order_type: int = command[P_TYPE]
     if price <= 0:
-        return NO_LIQUIDITY
+        return NO_LIQUIDITY if order_type == MARKET else NUMBER_TOO_LARGE
     if lots < market.min_lots or lots <= 0:
         return QUANTITY_TOO_SMALL
     if market.max_lots and lots > market.max_lots:
@@ -339,10 +336,10 @@ def _change_refusal(order: Order | None) -> int:
     """Why an order may not be cancelled or reduced."""
     if order is None:
         return ORDER_NOT_FOUND
-    if order.market.mode == HALTED:
-        return MARKET_HALTED
     if order.lots_open == 0:
         return ORDER_CLOSED
+    if order.market.mode == HALTED:
+        return MARKET_HALTED
     return DONE
 
 
@@ -475,6 +472,11 @@ def _replace_refusal(state: State, order: Order | None, command: Command) -> int
     if market.max_lots and lots > market.max_lots:
         return QUANTITY_TOO_LARGE
     if price <= 0 or size_refusal(market, price, lots) != DONE:
+        return NUMBER_TOO_LARGE
+    # Replaced again and again, an order could trade more in all than 64 bits hold.
+    if order.notional + price * lots * market.quote_per_tick_lot > MAX_AMOUNT:
+        return NUMBER_TOO_LARGE
+    if (order.lots_filled + lots) * market.base_per_lot > MAX_AMOUNT:
         return NUMBER_TOO_LARGE
     if price * lots * market.quote_per_tick_lot < market.min_notional:
         return NOTIONAL_TOO_SMALL

@@ -41,7 +41,7 @@ from exchange.trading.core.events import (
     Result,
 )
 from exchange.trading.core.funds import account_of, done
-from exchange.trading.core.matching import cancel_open
+from exchange.trading.core.matching import cancel_open, forget_finished
 from exchange.trading.core.model import Account, Asset, Market, Session, State
 from exchange.trading.core.orders import reject_command
 from exchange.trading.core.reasons import (
@@ -163,9 +163,8 @@ def _definition_refusal(state: State, definition: Definition) -> int:
             return UNKNOWN_ASSET
     whole = (
         definition[D_BASE] != definition[D_QUOTE]
-        and definition[D_TICK] > 0
-        and definition[D_LOT] > 0
-        and definition[D_LOT] <= MAX_AMOUNT
+        and 0 < definition[D_TICK] <= MAX_AMOUNT
+        and 0 < definition[D_LOT] <= MAX_AMOUNT
         and 0 <= definition[D_PRICE_DECIMALS] <= MAX_ASSET_DECIMALS
         and 0 < definition[D_MIN_LOTS] <= MAX_LOTS
         and (definition[D_MAX_LOTS] == 0 or definition[D_MIN_LOTS] <= definition[D_MAX_LOTS] <= MAX_LOTS)
@@ -265,13 +264,14 @@ def set_account_limits(state: State, command: Command, events: list[Event]) -> R
 
 
 def set_retention(state: State, command: Command, events: list[Event]) -> Result:
-    """How much the engine remembers; takes effect as new ids and orders come."""
+    """How much the engine remembers; ids beyond it go as new ones come."""
     max_ids, max_age, max_finished = command[C_BODY], command[C_BODY + 1], command[C_BODY + 2]
     if max_ids <= 0 or max_age <= 0 or max_finished <= 0:
         return reject_command(state, command, INVALID_DEFINITION, events)
     state.max_ids = max_ids
     state.max_id_age_ns = max_age
     state.max_finished_orders = max_finished
+    forget_finished(state)
     return done(state, command)
 
 

@@ -92,8 +92,8 @@ def _dump_order(order: Order, numbers: dict[str, int]) -> list[Any]:
         order.command,
         order.lots_filled,
         order.notional,
-        order.fee_numerator,
         order.fee_paid,
+        order.fee_ahead,
         order.held,
         order.status,
         order.cancel_reason,
@@ -149,7 +149,10 @@ def load(dumped: list[Any]) -> State:
         known = account.placed if placed else account.requests
         known[request_id] = _load_result(state, result)
         state.remembered.append((time_ns, account, placed, request_id))
-    state.triggered.extend(state.orders[order_id] for order_id in dumped[14])
+    for order_id in dumped[14]:
+        order = state.orders[order_id]
+        order.waiting = True
+        state.triggered.append(order)
     for account, row in zip(accounts, dumped[9], strict=True):
         _load_sessions(state, account, row[4])
     heapify(state.timers)
@@ -181,7 +184,7 @@ def _load_order(state: State, accounts: list[Account], row: list[Any]) -> None:
     order_id, number, market_index, side, price, lots_open, created_ns, command = row[:8]
     account = accounts[number]
     order = Order(order_id, account, state.markets[market_index], side, price, lots_open, created_ns, tuple(command))
-    order.lots_filled, order.notional, order.fee_numerator, order.fee_paid, order.held = row[8:13]
+    order.lots_filled, order.notional, order.fee_paid, order.fee_ahead, order.held = row[8:13]
     order.status, order.cancel_reason, order.triggered = row[13:16]
     order.updated_ns, order.updated_sequence, order.maker_ppm, order.taker_ppm = row[16:20]
     order.lots_cancelled = row[20]

@@ -23,7 +23,7 @@ def collect(state: State, market: Market) -> None:
         due = 0
         while due < len(sleepers) and sleepers[due][0] <= limit:
             order = state.orders[sleepers[due][1]]
-            order.triggered = True
+            order.triggered = order.waiting = True
             state.triggered.append(order)
             due += 1
         if due:
@@ -43,13 +43,12 @@ def run(state: State, events: list[Event]) -> None:
     budget = MAX_TRIGGERS_PER_COMMAND
     while state.triggered and budget > 0:
         order = state.triggered.popleft()
-        if order.lots_open == 0:
-            continue
         market = order.market
         if market.mode != OPEN:
             waiting.append(order)
             continue
         budget -= 1
+        order.waiting = False
         order.updated_ns = state.time_ns
         order.updated_sequence = state.sequence
         lots_open = order.lots_open

@@ -14,7 +14,7 @@ from exchange.trading.journal.contract import StoredSnapshot
 from exchange.trading.journal.errors import JournalCorrupt, JournalError, JournalUnavailable
 from exchange.trading.journal.frame import MAX_SEQUENCE, Frame
 from exchange.trading.journal.postgres_appender import ENSURE_PARTITIONS, Appender
-from exchange.trading.journal.postgres_reader import Reader
+from exchange.trading.journal.postgres_reader import READ_SETTINGS, Reader
 from exchange.trading.journal.postgres_session import CURRENT_INCARNATION, Session
 
 logger = logging.getLogger(__name__)
@@ -23,12 +23,14 @@ logger = logging.getLogger(__name__)
 READ_POOL_MAX = 4
 CLOSE_POOL_S = 5.0
 
+# The lower bound is where the head was when last seen: it spares the server a look at every older partition.
 _HEAD = """
 SELECT (SELECT max(sequence) FROM journal_snapshots WHERE shard = $1) AS newest_snapshot,
-       newest.last_sequence, newest.hash
+       newest.first_sequence, newest.last_sequence, newest.hash
 FROM (SELECT) AS always
 LEFT JOIN LATERAL (
-    SELECT last_sequence, hash FROM journal_frames WHERE shard = $1 ORDER BY first_sequence DESC LIMIT 1
+    SELECT first_sequence, last_sequence, hash FROM journal_frames
+    WHERE shard = $1 AND first_sequence >= $2 ORDER BY first_sequence DESC LIMIT 1
 ) AS newest ON true
 """
 _FRAME_AT = """
@@ -72,6 +74,7 @@ class PostgresJournal:
         self._extending: asyncio.Task[None] | None = None
         # Where the next append must begin, as far as this object knows; None: ask the database.
         self._known_head: tuple[int, bytes] | None = None
+        self._head_seen_at = 0
 
     @classmethod
     async def open(cls, dsn: str, *, shard: int = 0, observe_append: Callable[[float], None] | None = None) -> Self:
@@ -83,7 +86,11 @@ class PostgresJournal:
         name = f"pincex-journal-{shard}"
         try:
             pool = await create_pool(
-                dsn, application_name=f"{name}-read", max_connections=READ_POOL_MAX, stateless=True
+                dsn,
+                application_name=f"{name}-read",
+                max_connections=READ_POOL_MAX,
+                stateless=True,
+                settings=READ_SETTINGS,
             )
         except CONNECTION_ERRORS as error:
             raise JournalUnavailable(f"no connection to {redact(dsn)}: {error!r}") from error
@@ -116,7 +123,11 @@ class PostgresJournal:
 
     async def head(self) -> tuple[int, bytes]:
         """Return (last durable sequence, its frame hash); see `Journal.head`."""
-        newest_snapshot, last_sequence, last_hash = (await self._reader.fetch(_HEAD, self._shard))[0]
+        found = (await self._reader.fetch(_HEAD, self._shard, self._head_seen_at))[0]
+        if found["last_sequence"] is None and self._head_seen_at > 0:
+            found = (await self._reader.fetch(_HEAD, self._shard, 0))[0]
+        newest_snapshot, first_sequence, last_sequence, last_hash = found
+        self._head_seen_at = first_sequence or 0
         if last_sequence is None:
             floor = await self._reader.floor()
             last_sequence, last_hash = floor.last_sequence, floor.hash

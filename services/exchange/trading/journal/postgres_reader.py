@@ -20,16 +20,21 @@ PAGE_FRAMES = 512
 PAGE_BYTES = 8 * 1024 * 1024
 # Below this, handing a page to a thread costs more than verifying it (about 0.1 ms).
 THREAD_FROM_BYTES = 256 * 1024
+# Frames before a sequence are first looked for within this many sequences, then everywhere.
+LOOK_BACK = 1_000_000
+# Plan for the values at hand: a generic plan locks every partition, which takes milliseconds with hundreds of them.
+READ_SETTINGS = {"plan_cache_mode": "force_custom_plan"}
 
 _FLOOR = "SELECT floor_sequence, prev_hash FROM journal_floor WHERE shard = $1"
-# The frame that may contain the sequence, and the one before it; at least one row, for the floor.
+# The frame that may contain the sequence, and the one before it; at least one row, for the floor. The lower
+# bound spares the server a look at every older partition; LOOK_BACK says what happens if it was too high.
 _AROUND = """
 SELECT floor_sequence, prev_hash, first_sequence, last_sequence, hash
 FROM (SELECT) AS always
 LEFT JOIN journal_floor AS floor ON floor.shard = $1
 LEFT JOIN LATERAL (
     SELECT first_sequence, last_sequence, hash FROM journal_frames
-    WHERE shard = $1 AND first_sequence <= $2 ORDER BY first_sequence DESC LIMIT 2
+    WHERE shard = $1 AND first_sequence <= $2 AND first_sequence > $3 ORDER BY first_sequence DESC LIMIT 2
 ) AS around ON true
 ORDER BY first_sequence DESC
 """
@@ -118,9 +123,12 @@ class Reader:
 
     async def _place_before(self, sequence: int) -> Place:
         """Return the place before the frame that contains the sequence, or before where it would be."""
-        around = await self.fetch(_AROUND, self._shard, sequence)
+        lowest = max(0, sequence - LOOK_BACK)
+        around = await self.fetch(_AROUND, self._shard, sequence, lowest)
         before = floor_place(around[0]["floor_sequence"], around[0]["prev_hash"])
         check_range(self._shard, sequence, before.last_sequence + 1)
+        if len(around) < 2 and lowest > before.last_sequence:
+            around = await self.fetch(_AROUND, self._shard, sequence, 0)
         around = [row for row in around if row["first_sequence"] is not None]
         if around and around[0]["last_sequence"] >= sequence:
             around = around[1:]

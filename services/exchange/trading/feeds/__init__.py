@@ -1,0 +1,1 @@
+"""What readers follow: durable frames, trades, book copies, and the channels that many subscribers share."""

@@ -1,0 +1,59 @@
+"""Resume tokens: where a reader stands, and in which history.
+
+A token carries the journal's incarnation, shard, sequence, the number of messages already seen of that sequence, and
+the hash of the frame that holds it. A server whose journal has another frame there refuses the token (HISTORY_CHANGED).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from exchange.trading.feeds.hub import Hub
+
+
+class BadToken(ValueError):
+    """The token cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in the stream. `index` is how many messages of `sequence` have been seen, -1: all of them."""
+
+    incarnation: str
+    shard: int
+    sequence: int
+    index: int
+    frame_hash: str
+
+    def token(self) -> str:
+        """The token of this place."""
+        text = f"{self.incarnation}|{self.shard}|{self.sequence}|{self.index}|{self.frame_hash}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def short_hash(frame_hash: bytes) -> str:
+    """As much of a frame's hash as a token carries."""
+    return frame_hash[:8].hex()
+
+
+def parse(token: str) -> Position:
+    """The place that a token names. Raises BadToken."""
+    try:
+        text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)).decode("ascii")
+        incarnation, shard, sequence, index, frame_hash = text.split("|")
+        return Position(incarnation, int(shard), int(sequence), int(index), frame_hash)
+    except (ValueError, binascii.Error) as error:
+        raise BadToken(token[:64]) from error
+
+
+async def same_history(position: Position, incarnation: str, shard: int, hub: Hub) -> bool:
+    """Whether the journal holds the very frame that the token was made from."""
+    if position.incarnation != incarnation or position.shard != shard:
+        return False
+    if position.sequence == 0:
+        return True
+    async for frame in hub.read(position.sequence):
+        return short_hash(frame.frame_hash) == position.frame_hash
+    return False

@@ -1,0 +1,399 @@
+"""The sequencer: one order of all commands, and nothing let out before it is durable.
+
+Commands that arrive are applied to the core at once and gather in an open frame. While one frame is being committed the
+next one fills; when the commit is done its results and events are released and the next frame follows. A lone command
+never waits; where arrivals are dense frames are paced, so that each carries more.
+
+Reads of a leader wait for the same: `barrier()` returns when all that the core has applied is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final
+
+from exchange.runtime.clock import Clock
+from exchange.trading import codec
+from exchange.trading.core import commands as cmd
+from exchange.trading.core.commands import Command
+from exchange.trading.core.engine import Engine
+from exchange.trading.core.events import Event, Result
+from exchange.trading.journal.contract import Frame, Journal, JournalError
+
+DENSE_ARRIVALS_PER_SECOND: Final = 1_700
+"""Separate submissions a second above which frames are paced."""
+
+FRAME_INTERVAL_S: Final = 0.001
+"""Least time between two frames while arrivals are dense."""
+
+
+@dataclass(frozen=True, slots=True)
+class SequencerLimits:
+    """Bounds of the sequencer; beyond them commands are refused, never queued without end."""
+
+    max_queued_commands: int = 50_000
+    max_frame_commands: int = 4_096
+    stall_refuse_s: float = 1.0
+    """An append overdue by this much makes new commands be refused."""
+    stall_fail_s: float = 2.0
+    """An append overdue by this much makes those who wait be told that the outcome is unknown."""
+
+
+class Overloaded(Exception):
+    """More commands wait than may."""
+
+
+class Stalled(Exception):
+    """The journal does not answer: refused, or of unknown outcome."""
+
+
+class Stopped(Exception):
+    """This sequencer no longer leads, or is stopping; the outcome of what waited is unknown."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A durable frame as readers see it; `events` holds one list for each command from `first_sequence` on."""
+
+    first_sequence: int
+    last_sequence: int
+    time_ns: int
+    frame_hash: bytes
+    events: list[list[Event]]
+
+
+@dataclass(slots=True)
+class _OpenFrame:
+    first_sequence: int
+    time_ns: int
+    commands: list[Command] = field(default_factory=list)
+    events: list[list[Event]] = field(default_factory=list)
+
+
+Submission = tuple[list[Command], "asyncio.Future[list[Result]]"]
+
+
+class Sequencer:
+    """Leads one shard. All methods belong to one event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        journal: Journal,
+        *,
+        shard: int,
+        epoch: int,
+        head_hash: bytes,
+        digest: bytes,
+        clock: Clock,
+        on_commit: Callable[[Committed], None],
+        limits: SequencerLimits | None = None,
+        on_append: Callable[[float, int], None] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.epoch = epoch
+        self.limits = limits if limits is not None else SequencerLimits()
+        self.committed_sequence: int = engine.state.sequence
+        self.committed_hash = head_hash
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._journal = journal
+        self._shard = shard
+        self._hash = head_hash
+        self._digest = digest
+        self._clock = clock
+        self._on_commit = on_commit
+        self._on_append = on_append
+        self._loop = asyncio.get_running_loop()
+        self._arrived: deque[Submission] = deque()
+        self._queued = 0
+        self._open: _OpenFrame | None = None
+        self._appending: asyncio.Task[None] | None = None
+        self._waiters: deque[tuple[int, asyncio.Future[list[Result]], list[Result]]] = deque()
+        self._sequence_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._tie = 0
+        self._pump_scheduled = False
+        self._stopped = False
+        self._last_append_at = 0.0
+        self._window_started = 0.0
+        self._window_count = 0
+        self._dense = False
+        self._tick_at = -1
+        self._tick_handle: asyncio.TimerHandle | None = None
+        self._stall_handle: asyncio.TimerHandle | None = None
+
+    # --- what callers do ---
+
+    @property
+    def queue_depth(self) -> int:
+        """Commands that have arrived and are not durable yet."""
+        return self._queued
+
+    def submit(self, commands: list[Command]) -> asyncio.Future[list[Result]]:
+        """Queue commands to be applied in order; the future has one result for each, once all are durable.
+
+        Raises Overloaded, Stalled or Stopped at once. The future may fail with Stalled or Stopped: the outcome is then
+        unknown, and only a repeat with the same ids tells.
+        """
+        if self._stopped:
+            raise Stopped
+        if self._queued + len(commands) > self.limits.max_queued_commands:
+            raise Overloaded
+        stalled = self._journal.stalled_since
+        if stalled is not None and self._clock.monotonic() - stalled > self.limits.stall_refuse_s:
+            raise Stalled
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        self._arrived.append((commands, future))
+        self._queued += len(commands)
+        self._window_count += 1
+        if not self._pump_scheduled:
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+        return future
+
+    def barrier(self) -> asyncio.Future[list[Result]] | None:
+        """What to await so that everything the core has applied is durable; None when it is."""
+        sequence = self.engine.state.sequence
+        if sequence <= self.committed_sequence:
+            return None
+        future: asyncio.Future[list[Result]] = self._loop.create_future()
+        if self._stopped:
+            future.set_exception(Stopped())
+        else:
+            self._waiters.append((sequence, future, []))
+        return future
+
+    async def reached(self, sequence: int) -> None:
+        """Wait until `sequence` is durable here; the caller bounds the time."""
+        if sequence <= self.committed_sequence:
+            return
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._tie += 1
+        heapq.heappush(self._sequence_waiters, (sequence, self._tie, future))
+        await future
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued or being committed."""
+        while self._queued and not self._stopped:
+            barrier = self.barrier()
+            if barrier is not None:
+                await barrier
+            else:
+                await asyncio.sleep(0)
+
+    def stop(self, error: Exception | None = None) -> None:
+        """Refuse everything from now on; what waits fails, its outcome unknown. An append under way is not cancelled."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for handle in (self._tick_handle, self._stall_handle):
+            if handle is not None:
+                handle.cancel()
+        self._fail_waiting(Stopped())
+        while self._sequence_waiters:
+            future = heapq.heappop(self._sequence_waiters)[2]
+            if not future.done():
+                future.set_exception(Stopped())
+        if not self.failure.done():
+            if error is None:
+                self.failure.set_result(None)
+            else:
+                self.failure.set_exception(error)
+
+    # --- applying ---
+
+    def _pump(self) -> None:
+        self._pump_scheduled = False
+        if self._stopped:
+            return
+        try:
+            self._apply_arrived(self.limits.max_frame_commands)
+        except AssertionError as error:
+            # A broken invariant: nothing of this frame may get out.
+            self.stop(error)
+            raise
+        if self._appending is None and self._open is not None:
+            self._start_append()
+        self._schedule_tick()
+
+    def apply_now(self) -> None:
+        """Apply what has been submitted without waiting for the loop's next turn, so that the core can be asked about
+        it; its answers are durable no sooner than otherwise.
+        """
+        if not self._stopped:
+            self._apply_arrived(self.limits.max_queued_commands)
+
+    def _apply_arrived(self, room: int) -> None:
+        engine = self.engine
+        while self._arrived:
+            frame = self._open
+            if frame is not None and len(frame.commands) >= room:
+                return
+            submitted, future = self._arrived.popleft()
+            results: list[Result] = []
+            for command in submitted:
+                known = engine.recall(command)
+                if known is not None:
+                    results.append(known)
+                    continue
+                if frame is None:
+                    frame = self._open = _OpenFrame(
+                        engine.state.sequence + 1, max(engine.state.time_ns, self._clock.time_ns())
+                    )
+                events = engine.apply(engine.state.sequence + 1, frame.time_ns, command)
+                frame.commands.append(command)
+                frame.events.append(events)
+                results.append(engine.result)
+            self._release_later(engine.state.sequence, future, results, len(submitted))
+
+    def _release_later(
+        self, sequence: int, future: asyncio.Future[list[Result]], results: list[Result], count: int
+    ) -> None:
+        """Hand over the results once `sequence` is durable, a repeat's too: it may have seen what is not yet."""
+        if sequence <= self.committed_sequence:
+            self._queued -= count
+            if not future.done():
+                future.set_result(results)
+        else:
+            self._waiters.append((sequence, future, results))
+
+    # --- committing ---
+
+    def _start_append(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._window_started > 0.1:
+            self._dense = self._window_count > DENSE_ARRIVALS_PER_SECOND * min(now - self._window_started, 1.0)
+            self._window_started = now
+            self._window_count = 0
+        if self._dense:
+            early = FRAME_INTERVAL_S - (now - self._last_append_at)
+            if early > 0:
+                self._appending = self._loop.create_task(self._append_after(early))
+                return
+        self._appending = self._loop.create_task(self._append())
+
+    async def _append_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._apply_arrived(self.limits.max_frame_commands)
+        await self._append()
+
+    async def _append(self) -> None:
+        opened = self._open
+        assert opened is not None
+        self._open = None
+        try:
+            frame = self._seal(opened)
+            started = self._last_append_at = self._clock.monotonic()
+            self._watch_stall()
+            await self._journal.append(frame)
+        except JournalError as error:
+            self.stop(error)
+            return
+        except Exception as error:
+            self.stop(error)
+            raise
+        if self._on_append is not None:
+            self._on_append(self._clock.monotonic() - started, len(opened.commands))
+        self._committed(opened, frame)
+
+    def _seal(self, opened: _OpenFrame) -> Frame:
+        events = codec.encode_events(opened.events)
+        self._digest = codec.next_digest(self._digest, events)
+        frame = Frame.seal(
+            shard=self._shard,
+            first_sequence=opened.first_sequence,
+            last_sequence=opened.first_sequence + len(opened.commands) - 1,
+            epoch=self.epoch,
+            time_ns=opened.time_ns,
+            commands=codec.encode_commands(opened.commands),
+            events=events,
+            digest=self._digest,
+            prev_hash=self._hash,
+            format_version=codec.FORMAT_VERSION,
+            rules_version=self.engine.state.rules_version,
+        )
+        self._hash = frame.hash
+        return frame
+
+    def _committed(self, opened: _OpenFrame, frame: Frame) -> None:
+        self._appending = None
+        if self._stopped:
+            return
+        self.committed_sequence = frame.last_sequence
+        self.committed_hash = frame.hash
+        waiters = self._waiters
+        while waiters and waiters[0][0] <= frame.last_sequence:
+            _, future, results = waiters.popleft()
+            self._queued -= len(results)
+            if not future.done():
+                future.set_result(results)
+        self._on_commit(Committed(frame.first_sequence, frame.last_sequence, frame.time_ns, frame.hash, opened.events))
+        heap = self._sequence_waiters
+        while heap and heap[0][0] <= frame.last_sequence:
+            reached = heapq.heappop(heap)[2]
+            if not reached.done():
+                reached.set_result(None)
+        if not self._pump_scheduled and (self._arrived or self._open is not None):
+            self._pump_scheduled = True
+            self._loop.call_soon(self._pump)
+
+    # --- when the journal is away ---
+
+    def _watch_stall(self) -> None:
+        if self._stall_handle is None:
+            self._stall_handle = self._loop.call_later(self.limits.stall_fail_s / 2, self._check_stall)
+
+    def _check_stall(self) -> None:
+        self._stall_handle = None
+        stalled = self._journal.stalled_since
+        if stalled is not None and self._clock.monotonic() - stalled > self.limits.stall_fail_s:
+            self._fail_waiting(Stalled())
+        if not self._stopped and (self._appending is not None or self._open is not None):
+            self._watch_stall()
+
+    def _fail_waiting(self, error: Exception) -> None:
+        """Tell all who wait that the outcome is unknown. What has been applied stays in the frames that wait."""
+        while self._waiters:
+            _, future, results = self._waiters.popleft()
+            self._queued -= len(results)
+            if not future.done():
+                future.set_exception(error)
+        while self._arrived:
+            commands, future = self._arrived.popleft()
+            self._queued -= len(commands)
+            if not future.done():
+                future.set_exception(error)
+
+    # --- time ---
+
+    def _schedule_tick(self) -> None:
+        """Let time in when something falls due and no command brings it."""
+        due = self.engine.due_ns()
+        if due == self._tick_at and self._tick_handle is not None:
+            return
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+        self._tick_at = due
+        if due >= 0:
+            delay = max(0.0, (due - self._clock.time_ns()) / 1e9)
+            # Far timers are looked at again from time to time: clocks jump.
+            self._tick_handle = self._loop.call_later(min(delay + 0.001, 1.0), self._tick)
+
+    def _tick(self) -> None:
+        self._tick_handle = None
+        due = self.engine.due_ns()
+        if self._stopped or due < 0:
+            return
+        if due <= self._clock.time_ns() and not self._arrived:
+            try:
+                self.submit([cmd.tick()])
+            except (Overloaded, Stalled):
+                self._tick_at = -1
+                self._tick_handle = self._loop.call_later(0.1, self._tick)
+        else:
+            self._tick_at = -1
+            self._schedule_tick()

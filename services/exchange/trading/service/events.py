@@ -1,0 +1,122 @@
+"""EventService: the internal bus."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+from exchange.runtime.errors import ErrorReason, ServiceError, message_of
+from exchange.trading.feeds.hub import Hub
+from exchange.trading.sequencer import Committed
+from exchange.trading.service.desk import Desk
+from exchange.trading.service.event_messages import EventTranslator
+from exchange.trading.service.messages import asset_message, balance_message, market_message, order_message
+from exchange.trading.service.streaming import HEARTBEAT_S, Places
+from pincex.journal.v1 import event_service_pb2 as pb
+from pincex.journal.v1 import event_service_pb2_grpc
+
+
+class EventService(event_service_pb2_grpc.EventServiceServicer):
+    """See `proto/pincex/journal/v1/event_service.proto`."""
+
+    def __init__(self, desk: Desk, hub: Hub, places: Places) -> None:
+        self._desk = desk
+        self._hub = hub
+        self._places = places
+
+    async def StreamEvents(self, request: pb.StreamEventsRequest, context: Any) -> AsyncIterator[pb.EventBatch]:
+        """Durable events from a sequence on."""
+        hub = self._hub
+        first = max(request.from_sequence, 1)
+        if request.resume_token:
+            first = (await self._places.read(request.resume_token)).sequence + 1
+        _ = self._desk.leader
+        if first > hub.head_sequence + 1:
+            raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": hub.head_sequence})
+        floor = await self._desk.journal.floor()
+        if first < floor:
+            raise ServiceError(ErrorReason.SEQUENCE_NOT_RETAINED, metadata={"floor_sequence": floor})
+        translator = EventTranslator(self._desk.state, self._desk.units)
+        last = first - 1
+        token = request.resume_token
+        while True:
+            async for committed in hub.read(last + 1):
+                batch = self._batch(committed, last, translator)
+                last, token = committed.last_sequence, batch.resume_token
+                yield batch
+            if hub.closed:
+                break
+            if not await hub.wait_beyond(last, HEARTBEAT_S):
+                yield pb.EventBatch(
+                    first_sequence=last,
+                    last_sequence=last,
+                    prev_sequence=last,
+                    resume_token=token,
+                    head_sequence=hub.head_sequence,
+                )
+        reason = hub.end_reason or ErrorReason.DRAINING
+        yield pb.EventBatch(
+            first_sequence=last,
+            last_sequence=last,
+            prev_sequence=last,
+            resume_token=token,
+            head_sequence=hub.head_sequence,
+            end_reason=ErrorReason.Name(reason),  # type: ignore[arg-type]
+            end_message=message_of(reason),
+        )
+
+    def _batch(self, committed: Committed, after: int, translator: EventTranslator) -> pb.EventBatch:
+        first = max(committed.first_sequence, after + 1)
+        batch = pb.EventBatch(
+            first_sequence=first,
+            last_sequence=committed.last_sequence,
+            prev_sequence=after,
+            resume_token=self._places.token(committed.last_sequence, committed.frame_hash),
+            frame_hash=committed.frame_hash,
+            head_sequence=self._hub.head_sequence,
+        )
+        for offset in range(first - committed.first_sequence, len(committed.events)):
+            sequence = committed.first_sequence + offset
+            for index, event in enumerate(committed.events[offset]):
+                translator.fill(batch.events.add(), event, sequence, index, committed.time_ns)
+        return batch
+
+    async def StreamSnapshot(self, request: pb.StreamSnapshotRequest, context: Any) -> AsyncIterator[pb.SnapshotItem]:
+        """The state at one durable sequence: taken at one moment, let out once it is durable."""
+        items, sequence = self._items()
+        await self._desk.settle()
+        async for committed in self._hub.read(max(sequence, 1)):
+            items[0].head.resume_token = self._places.token(sequence, committed.frame_hash)
+            break
+        for item in items:
+            yield item
+
+    def _items(self) -> tuple[list[pb.SnapshotItem], int]:
+        desk = self._desk
+        state = desk.state
+        sequence = state.sequence
+        items = [
+            pb.SnapshotItem(head=pb.SnapshotHead(sequence=sequence, state_hash=desk.engine.state_hash())),
+            pb.SnapshotItem(
+                switches=pb.SwitchesChanged(
+                    accept_new_orders=state.accept_new_orders,
+                    maintenance_mode=state.maintenance,
+                    circuit_breaker=state.circuit_breaker,
+                )
+            ),
+        ]
+        items.extend(pb.SnapshotItem(asset=asset_message(asset)) for asset in state.assets)
+        items.extend(
+            pb.SnapshotItem(market=market_message(market, desk.units(market.index), sequence))
+            for market in state.markets
+        )
+        for account in state.accounts.values():
+            items.extend(
+                pb.SnapshotItem(balance=balance_message(account.name, state.assets[asset], balance, sequence))
+                for asset, balance in account.balances.items()
+            )
+            items.extend(
+                pb.SnapshotItem(order=order_message(order, desk.units(order.market.index)))
+                for order in account.orders.values()
+            )
+        return items, sequence

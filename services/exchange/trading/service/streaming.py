@@ -1,0 +1,70 @@
+"""What every stream of the engine shares: heartbeats, drain notices, ends, and following a channel."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+from exchange.runtime.errors import ErrorReason, ServiceError, message_of
+from exchange.trading.feeds.channel import Channel
+from exchange.trading.feeds.hub import Hub
+from exchange.trading.feeds.resume import BadToken, Position, parse, same_history, short_hash
+from pincex.trading.v1 import types_pb2
+
+HEARTBEAT_S: Final = 5.0
+"""A stream that has nothing to say says so this often."""
+
+MAX_STREAMS_PER_ACCOUNT: Final = 64
+"""Streams of one kind that an account may have open."""
+
+SHARD: Final = 0
+
+
+def end_message(reason: int, resume_token: str = "") -> types_pb2.StreamEnd:
+    """Why a stream ends."""
+    name = ErrorReason.Name(reason)  # type: ignore[arg-type]
+    return types_pb2.StreamEnd(reason=name, message=message_of(reason), resume_token=resume_token)
+
+
+class Places:
+    """Makes and reads resume tokens of this instance's history."""
+
+    def __init__(self, incarnation: str, hub: Hub) -> None:
+        self._incarnation = incarnation
+        self._hub = hub
+
+    def token(self, sequence: int, frame_hash: bytes, index: int = -1) -> str:
+        """The token of a place; `index` counts messages of `sequence` already seen, -1 for all."""
+        return Position(self._incarnation, SHARD, sequence, index, short_hash(frame_hash)).token()
+
+    async def read(self, token: str) -> Position:
+        """The place of a token. Raises ServiceError INVALID_RESUME_TOKEN, SEQUENCE_IN_FUTURE or HISTORY_CHANGED."""
+        try:
+            position = parse(token)
+        except BadToken:
+            raise ServiceError(ErrorReason.INVALID_RESUME_TOKEN, metadata={"field": "resume_token"}) from None
+        if position.sequence > self._hub.head_sequence:
+            raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": self._hub.head_sequence})
+        if not await same_history(position, self._incarnation, SHARD, self._hub):
+            raise ServiceError(ErrorReason.HISTORY_CHANGED)
+        return position
+
+
+async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes]) -> AsyncIterator[bytes]:
+    """Messages of a channel from a position until it closes; one that falls out of the ring gets `slow_end` last."""
+    channel.subscribers += 1
+    try:
+        while True:
+            if position < channel.start:
+                yield slow_end()
+                return
+            if position < channel.end:
+                message = channel.item(position)
+                position += 1
+                yield message
+            elif channel.closed:
+                return
+            else:
+                await channel.wait(position)
+    finally:
+        channel.subscribers -= 1

@@ -1,0 +1,147 @@
+"""StreamTrades: one channel a market, each update encoded once for all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from exchange.runtime.errors import ErrorReason
+from exchange.trading.core.events import E_KIND, T_MARKET, TRADE, Event
+from exchange.trading.feeds.channel import Channel
+from exchange.trading.feeds.hub import Hub
+from exchange.trading.feeds.tape import TradeTape
+from exchange.trading.sequencer import Committed
+from exchange.trading.service.desk import Desk
+from exchange.trading.service.messages import set_time, trade_message
+from exchange.trading.service.streaming import Places, end_message, follow
+from exchange.trading.service.units import MarketUnits
+from pincex.trading.v1 import market_service_pb2 as pb
+
+SNAPSHOT_TRADES: Final = 100
+
+Row = tuple[int, int, Event]  # sequence, time, event
+
+
+class _Feed:
+    def __init__(self, units: MarketUnits, sequence: int, frame_hash: bytes) -> None:
+        self.units = units
+        self.channel = Channel(sequence)
+        self.frame_hash = frame_hash
+
+
+class TradeStreams:
+    """All trade streams of an instance; a sink of the hub, behind the tape."""
+
+    def __init__(self, desk: Desk, hub: Hub, places: Places, tape: TradeTape) -> None:
+        self._desk = desk
+        self._hub = hub
+        self._places = places
+        self._tape = tape
+        self._feeds: dict[int, _Feed] = {}
+
+    def frame(self, committed: Committed) -> None:
+        """Publish the executions of a durable frame."""
+        if not self._feeds:
+            return
+        rows: dict[int, list[Row]] = {}
+        for offset, events in enumerate(committed.events):
+            for event in events:
+                if event[E_KIND] == TRADE and event[T_MARKET] in self._feeds:
+                    sequence = committed.first_sequence + offset
+                    rows.setdefault(event[T_MARKET], []).append((sequence, committed.time_ns, event))
+        for market, trades in rows.items():
+            feed = self._feeds[market]
+            feed.frame_hash = committed.frame_hash
+            update = pb.TradeUpdate(trades=_batch(feed.units, trades))
+            self._publish(feed, trades[-1][0], update)
+
+    def _publish(self, feed: _Feed, sequence: int, update: pb.TradeUpdate) -> None:
+        update.sequence = sequence
+        update.prev_sequence = feed.channel.last_sequence
+        update.resume_token = self._places.token(sequence, feed.frame_hash)
+        feed.channel.publish(sequence, update.SerializeToString())
+
+    def heartbeat(self, time_ns: int) -> None:
+        """Say on every channel that all is well."""
+        for feed in self._feeds.values():
+            update = pb.TradeUpdate()
+            update.heartbeat.head_sequence = self._hub.head_sequence
+            set_time(update.heartbeat.server_time, time_ns)
+            update.heartbeat.resume_token = self._places.token(feed.channel.last_sequence, feed.frame_hash)
+            self._publish(feed, feed.channel.last_sequence, update)
+
+    def end(self, reason: int, drain_time_ns: int = 0) -> None:
+        """End every stream, with a drain notice first where a time is given."""
+        for feed in self._feeds.values():
+            last = feed.channel.last_sequence
+            token = self._places.token(last, feed.frame_hash)
+            if drain_time_ns:
+                notice = pb.TradeUpdate()
+                notice.drain.resume_token = token
+                set_time(notice.drain.deadline_time, drain_time_ns)
+                self._publish(feed, last, notice)
+            self._publish(feed, last, pb.TradeUpdate(end=end_message(reason, token)))
+            feed.channel.close()
+        self._feeds.clear()
+
+    async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
+        """One subscriber's stream, encoded."""
+        market, units = self._desk.market(symbol)
+        place = await self._places.read(resume_token) if resume_token else None
+        sequencer = self._desk.leader
+        feed = self._feeds.get(market.index)
+        if feed is None:
+            feed = self._feeds[market.index] = _Feed(units, sequencer.committed_sequence, sequencer.committed_hash)
+        channel = feed.channel
+        position = channel.position_after(place.sequence) if place is not None else None
+        if place is None:
+            page, _ = self._tape.market_trades(market.index, 0, SNAPSHOT_TRADES)
+            rows = [(entry.sequence, entry.time_ns, entry.event) for entry in reversed(page)]
+            position = channel.end
+            yield self._encode(feed, pb.TradeUpdate(snapshot=_batch(units, rows)), channel.last_sequence, 0)
+        elif position is None:
+            position = channel.end
+            until, before = channel.last_sequence, place.sequence
+            async for rows in self._missed(market.index, before, until):
+                yield self._encode(feed, pb.TradeUpdate(trades=_batch(units, rows)), rows[-1][0], before)
+                before = rows[-1][0]
+            if before < until:
+                yield self._encode(feed, pb.TradeUpdate(trades=_batch(units, [])), until, before)
+        async for message in follow(channel, position, lambda: self._slow(feed)):
+            yield message
+
+    def _encode(self, feed: _Feed, update: pb.TradeUpdate, sequence: int, prev_sequence: int) -> bytes:
+        update.sequence = sequence
+        update.prev_sequence = prev_sequence
+        # A place in the past would need its own frame's hash: only the last message can be resumed from.
+        if sequence == feed.channel.last_sequence:
+            update.resume_token = self._places.token(sequence, feed.frame_hash)
+        return update.SerializeToString()
+
+    async def _missed(self, market: int, after: int, until: int) -> AsyncIterator[list[Row]]:
+        """Executions after one sequence and up to another, from the journal, by frame."""
+        async for committed in self._hub.read(after + 1):
+            rows = [
+                (committed.first_sequence + offset, committed.time_ns, event)
+                for offset, events in enumerate(committed.events)
+                for event in events
+                if event[E_KIND] == TRADE
+                and event[T_MARKET] == market
+                and after < committed.first_sequence + offset <= until
+            ]
+            if rows:
+                yield rows
+            if committed.last_sequence >= until:
+                return
+
+    def _slow(self, feed: _Feed) -> bytes:
+        last = feed.channel.last_sequence
+        update = pb.TradeUpdate(end=end_message(ErrorReason.SLOW_CONSUMER), sequence=last, prev_sequence=last)
+        return update.SerializeToString()
+
+
+def _batch(units: MarketUnits, rows: list[Row]) -> pb.TradeBatch:
+    batch = pb.TradeBatch(trades=[trade_message(event, units, sequence, time_ns) for sequence, time_ns, event in rows])
+    if rows:
+        set_time(batch.newest_trade_time, rows[-1][1])
+    return batch

@@ -1,0 +1,66 @@
+"""ACCEPT_NEW_ORDERS and MAINTENANCE_MODE from the environment and from a watched folder (a mounted ConfigMap).
+
+What they say becomes a journaled command when it changes, so that all replicas turn at the same sequence. A file that
+stays as it was overrides nobody: an operator's call in between stands until the file changes again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from exchange.trading.core.constants import SWITCH_ACCEPT_NEW_ORDERS, SWITCH_MAINTENANCE
+
+POLL_S: Final = 0.25
+FILES: Final = {"ACCEPT_NEW_ORDERS": SWITCH_ACCEPT_NEW_ORDERS, "MAINTENANCE_MODE": SWITCH_MAINTENANCE}
+_TRUE: Final = frozenset({"true", "1", "yes", "on"})
+_FALSE: Final = frozenset({"false", "0", "no", "off"})
+
+
+class SwitchWatcher:
+    """Watches the folder and calls `turn(switch, on)` for each change; what fails is tried again."""
+
+    def __init__(
+        self, folder: Path | None, environment: dict[int, bool], turn: Callable[[int, bool], Awaitable[None]]
+    ) -> None:
+        self._folder = folder
+        self._pending = dict(environment)
+        self._seen: dict[int, bool] = {}
+        self._turn = turn
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("switches")
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            for name, switch in FILES.items():
+                value = self._read(name)
+                if value is not None and self._seen.get(switch) != value:
+                    self._seen[switch] = value
+                    self._pending[switch] = value
+            for switch, on in list(self._pending.items()):
+                try:
+                    await self._turn(switch, on)
+                except Exception as error:  # noqa: BLE001 - whatever it was, the switch must still turn
+                    self._log.warning("a switch could not be turned yet", switch=switch, error=repr(error))
+                else:
+                    del self._pending[switch]
+            await asyncio.sleep(POLL_S)
+
+    def _read(self, name: str) -> bool | None:
+        if self._folder is None:
+            return None
+        try:
+            text = (self._folder / name).read_text().strip().lower()
+        except OSError:
+            return None
+        if text in _TRUE:
+            return True
+        if text in _FALSE:
+            return False
+        if text:
+            self._log.error("a switch file says neither true nor false", file=name, text=text[:32])
+        return None
