@@ -264,8 +264,12 @@ class OrderSession:
         first_time = self._opened is not None and not self._opened.done()
         if first_time:
             self._renumber(opened.last_number + 1)
-        elif not opened.resumed or opened.last_number + 1 < oldest:
+        elif not opened.resumed:
             self.sessions_lost += 1
+            self._drop_nameless()
+            self._renumber(opened.last_number + 1)
+        elif opened.last_number + 1 < oldest:
+            # Numbers that were used up by malformed commands are not journaled, and nothing of ours came after them.
             self._renumber(opened.last_number + 1)
         elif opened.last_number >= self._next_number:
             raise Lost(SessionClosed("another client numbers this session", reason="SESSION_TAKEN_OVER"))
@@ -278,18 +282,22 @@ class OrderSession:
         self._wake_waiters()
         self._wakeup.set()
 
-    def _renumber(self, first: int) -> None:
-        """Begin the numbers at `first`: what was written before is told apart by its client id only."""
+    def _drop_nameless(self) -> None:
+        """The session is lost: of what was written, only commands with an id may be written again."""
         kept: deque[Pending] = deque()
         for pending in self._unsent:
-            if pending.written and not carries_id(pending.command):
-                if not pending.future.done():
-                    pending.future.set_exception(OutcomeUnknown("the session was lost", reason="SESSION_NOT_FOUND"))
-                continue
-            pending.number = first + len(kept)
-            kept.append(pending)
+            if not pending.written or carries_id(pending.command):
+                kept.append(pending)
+            elif not pending.future.done():
+                pending.future.set_exception(OutcomeUnknown("the session was lost", reason="SESSION_NOT_FOUND"))
         self._unsent = kept
-        self._next_number = first + len(kept)
+
+    def _renumber(self, first: int) -> None:
+        """Begin the numbers of what is unanswered at `first`."""
+        self._next_number = first
+        for pending in self._unsent:
+            pending.number = self._next_number
+            self._next_number += 1
 
     async def _write(self, link: Link) -> None:
         """Send batches while there are commands, pings while there are none; ends with the connection."""

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pincex_client import ExchangeClient, RetryPolicy
-from tests.unit.client.fake_exchange import FakeExchange, FakeServer
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
 
 DEADLINE_S = 20.0
 QUICK = RetryPolicy(deadline=5.0, attempt_timeout=2.0, first_delay=0.005, max_delay=0.05)

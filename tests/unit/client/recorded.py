@@ -21,7 +21,8 @@ def write_flow(folder: Path, count: int, seed: int) -> FlowFiles:
     """A flow of `count` live commands after 20 seeds, prices around 100.00 with tick 0.01."""
     rng = random.Random(seed)
     matcher = Matcher()
-    commands, fills = [], []
+    commands: list[str] = []
+    fills: list[str] = []
 
     def row(kind: str, order_id: str, side: str, price: Decimal, quantity: Decimal, tif: str = "") -> int:
         commands.append(f"{len(commands) + 1},{len(commands)},{kind},{order_id},{side},{price},{quantity},{tif}")

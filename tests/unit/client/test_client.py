@@ -20,7 +20,8 @@ from pincex_client import (
 )
 from pincex_client.errors import Backoff, error_of_reason
 from pincex_client.transport import CHANNEL_OPTIONS
-from tests.unit.client.fake_exchange import FakeExchange, FakeServer
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
 
 
 async def test_an_order_comes_back_with_decimals(client: ExchangeClient) -> None:
@@ -131,8 +132,8 @@ async def test_books_and_health_are_read(client: ExchangeClient) -> None:
     await client.place_order("BTCUSD", "BUY", 2, 100)
     await client.place_order("BTCUSD", "SELL", 1, 101)
     book = await client.get_order_book("BTCUSD")
-    assert [(level.price, level.quantity, level.order_count) for level in book.bids] == [(100, 2, 1)]
-    assert (book.mode, book.ask_quantity, book.bid_level_count) == ("OPEN", 1, 1)
+    assert [(level.price, level.quantity, level.order_count) for level in book.bids] == [(Decimal(100), Decimal(2), 1)]
+    assert (book.mode, book.ask_quantity, book.bid_level_count) == ("OPEN", Decimal(1), 1)
     assert (await client.health()).status == "SERVING"
     assert await client.list_fills() == []
 
@@ -153,7 +154,9 @@ def test_the_prices_say_which_type_of_order_is_meant(prices: dict[str, int], kin
 
 
 def test_amounts_are_written_plainly_and_floats_are_refused() -> None:
-    request = requests.place_order("BTCUSD", "BUY", Decimal("1E-8"), "1e5", time_in_force="gtd", expire_time=datetime(2030, 1, 1, tzinfo=UTC))
+    request = requests.place_order(
+        "BTCUSD", "BUY", Decimal("1E-8"), "1e5", time_in_force="gtd", expire_time=datetime(2030, 1, 1, tzinfo=UTC)
+    )
     assert request.quantity == "0.00000001"
     assert request.price == "1e5", "text goes as it is: the exchange judges it"
     with pytest.raises(TypeError, match="price"):

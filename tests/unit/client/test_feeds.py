@@ -12,7 +12,8 @@ from pincex.trading.v1 import types_pb2
 from pincex_client import ExchangeClient, Fill, NotFound, Order, OrdersSnapshot, checksum_of
 from pincex_client.book import LiveBook
 from tests.unit.client.conftest import until
-from tests.unit.client.fake_exchange import FakeExchange, FakeServer
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
 
 Levels = list[tuple[str, str]]
 
@@ -62,8 +63,8 @@ def test_a_live_book_keeps_both_sides_sorted_and_within_its_depth() -> None:
     assert [level.price for level in book.asks()] == [103, 104]
     book.change(levels([("101", "0.0")]), levels([("102.5", "7"), ("777", "0")]))
     assert [level.price for level in book.bids()] == [100]
-    assert [(level.price, level.quantity) for level in book.asks(1)] == [(Decimal("102.5"), 7)]
-    assert (book.best_bid, book.best_ask, book.crossed) == (100, Decimal("102.5"), False)
+    assert [(level.price, level.quantity) for level in book.asks(1)] == [(Decimal("102.5"), Decimal(7))]
+    assert (book.best_bid, book.best_ask, book.crossed) == (Decimal(100), Decimal("102.5"), False)
     book.change(levels([("103", "1")]), [])
     assert book.crossed
 

@@ -15,7 +15,8 @@ from pincex_client.replay.flow import FlowError, FlowFill, read_book, read_comma
 from pincex_client.replay.plan import Plan, choose_symbol, make_plan, prepare, symbol_of_file, with_suffix
 from pincex_client.replay.run import Flow, Replay, Report, RunOptions, percentiles
 from tests.unit.client.conftest import QUICK
-from tests.unit.client.fake_exchange import FakeExchange, FakeServer
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
 from tests.unit.client.recorded import FlowFiles, write_flow
 
 OPTIONS = RunOptions(window=200, batch_size=50, patience=10.0)
@@ -38,9 +39,7 @@ def plan(flow: Flow) -> Plan:
 
 @pytest.fixture
 async def trader(server: FakeServer, plan: Plan) -> AsyncIterator[ExchangeClient]:
-    async with ExchangeClient(
-        server.target, ops_target=server.target, account=plan.account, policy=QUICK
-    ) as made:
+    async with ExchangeClient(server.target, ops_target=server.target, account=plan.account, policy=QUICK) as made:
         yield made
 
 
@@ -186,9 +185,21 @@ def test_a_plan_that_no_market_could_hold_is_refused(flow: Flow, changes: dict[s
 
 
 def fill(trade_id: str, client_order_id: str, *, is_maker: bool) -> Fill:
-    sequence = int(trade_id.split("-")[0])
+    sequence = int(trade_id.split("-", maxsplit=1)[0])
     return Fill(
-        trade_id, "7", client_order_id, "a", "X", "BUY", Decimal(1), Decimal(2), Decimal(2), Decimal(0), is_maker, None, sequence
+        trade_id,
+        "7",
+        client_order_id,
+        "a",
+        "X",
+        "BUY",
+        Decimal(1),
+        Decimal(2),
+        Decimal(2),
+        Decimal(0),
+        is_maker,
+        None,
+        sequence,
     )
 
 
@@ -213,4 +224,3 @@ def test_percentiles_are_in_milliseconds() -> None:
     assert percentiles([]) == {}
     found = percentiles([number / 1_000 for number in range(1, 101)])
     assert found == {"p50": 51.0, "p95": 96.0, "p99": 100.0, "max": 100.0}
-

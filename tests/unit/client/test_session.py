@@ -1,15 +1,25 @@
 """Order sessions against a small exchange whose state outlives its server."""
 
 import asyncio
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from pincex_client import ExchangeClient, ExchangeError, InvalidRequest, OutcomeUnknown, Rejected, SessionClosed, requests
+from pincex_client import (
+    ExchangeClient,
+    ExchangeError,
+    InvalidRequest,
+    OutcomeUnknown,
+    Rejected,
+    SessionClosed,
+    requests,
+)
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, ResultFuture
 from tests.unit.client.conftest import QUICK, until
-from tests.unit.client.fake_exchange import FakeExchange, FakeServer
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
 
 FAST: dict[str, Any] = {"policy": QUICK, "reconnect_deadline": 5.0}
 
@@ -39,7 +49,7 @@ async def test_results_come_in_order_and_commands_travel_in_batches(
 async def test_convenience_calls_cover_the_life_of_an_order(client: ExchangeClient) -> None:
     async with client.session(**FAST) as session:
         placed = await session.place("BTCUSD", "buy", "2", "100")
-        assert (placed.status, placed.open_quantity) == ("PENDING", 2)
+        assert (placed.status, placed.open_quantity) == ("PENDING", Decimal(2))
         assert (await session.reduce(placed.order_id, quantity=1)).open_quantity == 1
         assert (await session.replace(placed.order_id, price=99, quantity=3)).open_quantity == 3
         assert (await session.cancel(placed.order_id)).status == "CANCELLED"
@@ -162,9 +172,7 @@ async def test_a_command_without_an_id_is_never_sent_twice_under_a_new_number(
     assert exchange.executed == [""]
 
 
-async def test_a_mute_connection_is_given_up_and_replaced(
-    client: ExchangeClient, exchange: FakeExchange
-) -> None:
+async def test_a_mute_connection_is_given_up_and_replaced(client: ExchangeClient, exchange: FakeExchange) -> None:
     async with client.session(stale_after=0.05, ping_interval=60.0, **FAST) as session:
         exchange.hold.clear()
         future = await session.send(order(0))
@@ -182,7 +190,8 @@ async def test_pings_keep_an_idle_session_from_looking_mute(client: ExchangeClie
 
 
 @pytest.mark.parametrize(
-    ("reason", "kind"), [("TOO_MANY_SESSIONS", Rejected), ("SESSION_TAKEN_OVER", Rejected), ("INVALID_FIELD", InvalidRequest)]
+    ("reason", "kind"),
+    [("TOO_MANY_SESSIONS", Rejected), ("SESSION_TAKEN_OVER", Rejected), ("INVALID_FIELD", InvalidRequest)],
 )
 async def test_a_refusal_to_open_is_raised(
     client: ExchangeClient, exchange: FakeExchange, reason: str, kind: type[ExchangeError]

@@ -7,11 +7,11 @@ from typing import Annotated
 import typer
 
 from pincex_client.cli import admin, markets, migrate, orders, replay
-from pincex_client.cli.context import Settings
+from pincex_client.cli.context import DEADLINE, Settings
 
 # Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
 GLOBAL_FLAGS = frozenset({"--json"})
-GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token"})
+GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token", "--timeout"})
 STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "kill", "logs", "migrate"})
 
 
@@ -47,10 +47,13 @@ def global_options(
         str | None, typer.Option(envvar="PINCEX_ACCOUNT", help="Whose orders and balances (development profile).")
     ] = None,
     token: Annotated[str | None, typer.Option(envvar="PINCEX_TOKEN", help="Access token.")] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.1, envvar="PINCEX_TIMEOUT", help="Seconds to wait for an exchange that is away.")
+    ] = DEADLINE,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts; NDJSON for streams.")] = False,
 ) -> None:
     """Take in the options that every command shares."""
-    context.obj = Settings(target, ops_target, account, token, as_json)
+    context.obj = Settings(target, ops_target, account, token, as_json, timeout)
 
 
 def mount_stack(app: typer.Typer) -> bool:

@@ -26,7 +26,7 @@ EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 
 # A command waits this long for an exchange that restarts, then says so.
-DEADLINE = 8.0
+DEADLINE = 5.0
 WIDE_COLUMNS = 400
 
 # Tables go to stdout, and are never cut where nobody looks at a screen.
@@ -70,6 +70,7 @@ class Settings:
     account: str | None = None
     token: str | None = None
     as_json: bool = False
+    timeout: float = DEADLINE
 
     def client(self) -> ExchangeClient:
         """A client for these options; close it."""
@@ -78,7 +79,7 @@ class Settings:
             ops_target=target.ops_target(self.ops_target),
             account=self.account,
             token=self.token,
-            policy=RetryPolicy(deadline=DEADLINE),
+            policy=RetryPolicy(deadline=self.timeout),
         )
 
 

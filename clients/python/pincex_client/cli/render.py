@@ -22,28 +22,30 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
     shown = Table(title=escape(title) or None, title_justify="left", box=None, header_style="bold", pad_edge=False)
     for index, name in enumerate(columns):
         cells = [row[index] for row in gathered]
-        numeric = any(isinstance(cell, Decimal | int) and not isinstance(cell, bool) for cell in cells)
-        shown.add_column(name, justify="right" if numeric else "left", no_wrap=True)
-        if numeric:
-            for row, text in zip(gathered, aligned(cells), strict=True):
+        if any(isinstance(cell, Decimal | int) and not isinstance(cell, bool) for cell in cells):
+            # Set to the right here: rich would cut the blanks that keep the points in line.
+            texts = aligned(cells, len(name))
+            for row, text in zip(gathered, texts, strict=True):
                 row[index] = text
+            shown.add_column(name.rjust(len(texts[0])), no_wrap=True)
+        else:
+            shown.add_column(name, no_wrap=True)
     for row in gathered:
         shown.add_row(*(cell if isinstance(cell, Text) else plain(cell) for cell in row))
     return shown
 
 
-def aligned(cells: Sequence[Any]) -> list[str]:
-    """Amounts as text of which the points stand in one line when set to the right."""
+def aligned(cells: Sequence[Any], width: int = 0) -> list[str]:
+    """Amounts as text of one width, at least `width`, with their points in one line."""
     texts = [amount(cell) if isinstance(cell, Decimal | int) else plain(cell) for cell in cells]
     widest = max((len(text.partition(".")[2]) for text in texts), default=0)
-    if not widest:
-        return texts
     padded = []
     for text in texts:
         fraction = text.partition(".")[2]
-        missing = widest - len(fraction) + (0 if fraction else 1)
+        missing = widest - len(fraction) + (0 if fraction or not widest else 1)
         padded.append(text + " " * missing)
-    return padded
+    width = max([width, *(len(text) for text in padded)])
+    return [text.rjust(width) for text in padded]
 
 
 def amount(value: Decimal | int) -> str:

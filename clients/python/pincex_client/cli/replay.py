@@ -107,19 +107,12 @@ async def _play(
     tick: Decimal | None,
     lot: Decimal | None,
 ) -> Report:
-    exchange = ExchangeClient(
-        target.edge_target(settings.target), ops_target=target.ops_target(settings.ops_target), token=settings.token
-    )
-    async with exchange:
+    edge, ops = target.edge_target(settings.target), target.ops_target(settings.ops_target)
+    policy = RetryPolicy(deadline=options.patience)
+    async with ExchangeClient(edge, token=settings.token, policy=policy) as exchange:
         symbol = await choose_symbol(exchange, symbol.upper(), run_id, resumed=options.resumed)
         plan = make_plan(list(flow.commands), symbol=symbol, run_id=run_id, tick=tick, lot=lot)
-    trader = ExchangeClient(
-        target.edge_target(settings.target),
-        ops_target=target.ops_target(settings.ops_target),
-        account=plan.account,
-        token=settings.token,
-        policy=RetryPolicy(deadline=options.patience),
-    )
+    trader = ExchangeClient(edge, ops_target=ops, account=plan.account, token=settings.token, policy=policy)
     err.print(
         f"[dim]run {plan.run_id}: {len(flow.commands):,} commands on {escape(plan.symbol)} (tick {plan.tick:f}, "
         f"lot {plan.lot:f}) as {plan.account}; if cut off: --run-id {plan.run_id}[/dim]"

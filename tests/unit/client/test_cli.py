@@ -1,0 +1,256 @@
+"""The command line as a process, against a small exchange; and its pure parts."""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pincex_client import ExchangeClient
+from pincex_client.cli.app import hoist_global_options
+from pincex_client.cli.context import to_json
+from pincex_client.cli.markets import stream_depth
+from pincex_client.cli.render import aligned, ladder, table
+from pincex_client.models import Level
+from tests.unit.client.fake_exchange import FakeExchange
+from tests.unit.client.fake_server import FakeServer
+from tests.unit.client.recorded import write_flow
+
+
+@dataclass(frozen=True)
+class Done:
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.stdout)
+
+
+Run = Callable[..., Awaitable[Done]]
+
+
+@pytest.fixture
+def pincex(server: FakeServer, tmp_path: Path) -> Run:
+    """Runs `pincex ARGUMENTS` against the fake."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PINCEX_")}
+    addresses = {
+        "PINCEX_TARGET": server.target,
+        "PINCEX_OPS_TARGET": server.target,
+        "PINCEX_ACCOUNT": "demo",
+        "PINCEX_TIMEOUT": "2",
+    }
+
+    async def run(*arguments: str, **variables: str) -> Done:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "import sys; from pincex_client.cli import main; sys.exit(main())",
+            *arguments,
+            env={**environment, **addresses, **variables},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return Done(process.returncode, out.decode(), err.decode())
+
+    return run
+
+
+async def test_an_order_is_placed_shown_listed_and_cancelled(pincex: Run) -> None:
+    placed = await pincex("place", "BTCUSD", "buy", "1.5", "100.25", "--client-order-id", "mine", "--json")
+    assert placed.status == 0, placed.stderr
+    order_id = placed.json["order_id"]
+    assert (placed.json["price"], placed.json["side"], placed.json["status"]) == ("100.25", "BUY", "PENDING")
+    shown, listed = await asyncio.gather(pincex("order", order_id), pincex("orders"))
+    assert "100.25" in shown.stdout
+    assert order_id in listed.stdout
+    assert "PENDING" in listed.stdout
+    changed = await pincex("replace", "--client-order-id", "mine", "--price", "99", "--quantity", "2", "--json")
+    assert (changed.json["price"], changed.json["open_quantity"]) == ("99", "2")
+    reduced = await pincex("reduce", order_id, "--by", "1", "--json")
+    assert reduced.json["open_quantity"] == "1"
+    cancelled = await pincex("cancel", order_id)
+    assert (cancelled.status, "CANCELLED" in cancelled.stdout) == (0, True)
+    assert "no open orders" in (await pincex("orders")).stdout
+
+
+async def test_a_refusal_says_reason_message_and_what_to_do_and_ends_with_1(pincex: Run) -> None:
+    refused = await pincex("place", "NOPE", "buy", "1", "100")
+    assert refused.status == 1
+    assert refused.stdout == ""
+    assert "UNKNOWN_SYMBOL" in refused.stderr
+    assert "no such market" in refused.stderr
+    assert "pincex markets" in refused.stderr
+    scripted = await pincex("place", "NOPE", "buy", "1", "100", "--json")
+    assert scripted.status == 1
+    assert scripted.json["error"]["reason"] == "UNKNOWN_SYMBOL"
+    assert scripted.json["error"]["metadata"]["symbol"] == "NOPE"
+
+
+async def test_wrong_usage_ends_with_2(pincex: Run) -> None:
+    found = await asyncio.gather(
+        pincex("place", "BTCUSD", "hold", "1", "100"),
+        pincex("cancel"),
+        pincex("cancel", "7", "--all"),
+        pincex("no-such-command"),
+        pincex("order"),
+        pincex("trades", "--market"),
+        pincex("place", "BTCUSD", "buy", "1", "2", "--tif", "gtd", "--expire-time", "tomorrow"),
+    )
+    assert [done.status for done in found] == [2] * 7
+    assert "one of BUY, SELL" in found[0].stderr
+    assert "--all" in found[1].stderr
+    assert all("Traceback" not in done.stderr for done in found)
+
+
+async def test_an_unreachable_exchange_ends_with_3(pincex: Run, server: FakeServer) -> None:
+    await server.kill()
+    done = await pincex("markets")
+    assert done.status == 3
+    assert "unreachable" in done.stderr
+    assert "pincex up" in done.stderr
+
+
+async def test_books_balances_markets_and_credits_are_shown(pincex: Run, client: ExchangeClient) -> None:
+    await client.place_order("BTCUSD", "BUY", 2, "100.00")
+    await client.place_order("BTCUSD", "SELL", 1, "101.50")
+    credited = await pincex("credit", "demo", "USD", "1000.50", "--request-id", "once")
+    assert "1,000.50" in credited.stdout, credited.stderr
+    book, balances, markets, trades, as_json = await asyncio.gather(
+        pincex("book", "BTCUSD"),
+        pincex("balances"),
+        pincex("markets"),
+        pincex("trades"),
+        pincex("book", "BTCUSD", "--depth", "1", "--json"),
+    )
+    assert "spread 1.50" in book.stdout
+    assert "1,000.50" in balances.stdout
+    assert "BTCUSD" in markets.stdout
+    assert trades.stdout == "no trades\n"
+    assert as_json.json["bids"] == [{"price": "100.00", "quantity": "2", "order_count": 1}]
+
+
+async def test_operators_commands_go_to_the_ops_listener(pincex: Run) -> None:
+    halted = await pincex("admin", "halt", "BTCUSD", "--reason", "test", "--json")
+    assert halted.json["mode"] == "HALTED"
+    on = await pincex("admin", "circuit-breaker", "on")
+    assert "circuit breaker  on" in on.stdout
+    validated = await pincex("admin", "validate", "BTCUSD")
+    assert validated.status == 1, "an invariant that does not hold is a failure"
+    assert "money_conserved" in validated.stdout
+    nobody = await pincex("admin", "mass-cancel", "--reason", "test")
+    assert nobody.status == 2
+
+
+async def test_events_stream_as_lines_of_json(pincex: Run, client: ExchangeClient, server: FakeServer) -> None:
+    await client.place_order("BTCUSD", "BUY", 2, "100.00")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        "import sys; from pincex_client.cli import main; sys.exit(main())",
+        *("--target", server.target, "events", "--json", "--account", "demo"),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(30):
+        first = json.loads(await process.stdout.readline())
+        await client.cancel_all_orders()
+        second = json.loads(await process.stdout.readline())
+        process.send_signal(2)
+        await process.communicate()
+    assert (first["type"], len(first["orders"])) == ("OrdersSnapshot", 1)
+    assert (second["type"], second["status"]) == ("Order", "CANCELLED")
+    assert process.returncode == 0, "Ctrl-C is how one leaves a stream"
+
+
+async def test_a_recorded_flow_is_replayed_and_compared(pincex: Run, tmp_path: Path, seed: int) -> None:
+    files = write_flow(tmp_path, 300, seed)
+    expected = ("--expect", str(files.fills), "--book", str(files.book))
+    equal = await pincex("replay", str(files.commands), *expected)
+    assert equal.status == 0, equal.stdout + equal.stderr
+    assert f"{files.fill_count:,}" in equal.stdout
+    assert "equal" in equal.stdout
+    assert "AAPLX" in equal.stdout
+    lines = files.fills.read_text().splitlines()
+    files.fills.write_text("\n".join(lines[:-1]) + "\n")
+    different = await pincex("replay", str(files.commands), *expected, "--symbol", "ESH4", "--json")
+    assert different.status == 1, different.stderr
+    assert different.json["symbol"] == "ESH4"
+    assert [each["expected"] for each in different.json["differences"]] == ["no fill"]
+    assert not different.json["equal"]
+
+
+async def test_a_flow_that_cannot_be_read_ends_with_2(pincex: Run, tmp_path: Path) -> None:
+    file = tmp_path / "flow.csv"
+    file.write_text("seq,ts_ns,kind,order_id,side,price,quantity,tif\n1,0,NEW,1,BUY,x,1,GTC\n")
+    done = await pincex("replay", str(file))
+    assert done.status == 2
+    assert "line 2" in done.stderr
+    assert (await pincex("replay", str(tmp_path / "nowhere.csv"))).status == 2
+
+
+async def test_an_unreachable_exchange_ends_a_replay_with_3(
+    pincex: Run, tmp_path: Path, server: FakeServer, exchange: FakeExchange
+) -> None:
+    files = write_flow(tmp_path, 10, 1)
+    await server.kill()
+    done = await pincex("replay", str(files.commands), "--patience", "1")
+    assert done.status == 3
+
+
+@pytest.mark.parametrize(
+    ("given", "hoisted"),
+    [
+        ("orders --json", "--json orders"),
+        ("place BTCUSD buy 1 --account a --json", "--account a --json place BTCUSD buy 1"),
+        ("--json orders --target=x", "--json --target=x orders"),
+        ("status --json", "status --json"),
+        ("admin mass-cancel --account a --json", "--json admin mass-cancel --account a"),
+        ("--account status orders --json", "--account status --json orders"),
+        ("order -- --json", "order -- --json"),
+        ("--help", "--help"),
+    ],
+)
+def test_global_options_may_stand_anywhere(given: str, hoisted: str) -> None:
+    assert hoist_global_options(given.split()) == hoisted.split()
+
+
+def test_points_of_amounts_stand_in_one_line() -> None:
+    assert aligned([Decimal("1.25"), Decimal(1000), None]) == ["    1.25", "1,000   ", "        "]
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(table(("asset", "total"), [("BTC", Decimal("1.25")), ("USD", Decimal(1000))]))
+    lines = [line.rstrip() for line in console.export_text().splitlines()]
+    assert lines[1].index("1.25") - lines[2].index("1,000") == 4
+
+
+def test_a_ladder_has_the_spread_between_asks_above_and_bids_below() -> None:
+    def level(price: str) -> Level:
+        return Level(Decimal(price), Decimal(2), 1)
+
+    console = Console(width=80, record=True, file=open(os.devnull, "w"))  # noqa: SIM115, PTH123
+    with console.file:
+        console.print(ladder("X", [level("99.5"), level("99")], [level("101"), level("102")]))
+    text = console.export_text()
+    places = [text.index(each) for each in ("102", "101", "spread 1.5", "99.5", "99  ")]
+    assert places == sorted(places)
+
+
+def test_streams_offer_few_depths() -> None:
+    assert [stream_depth(depth) for depth in (1, 10, 11, 200, 201)] == [10, 10, 50, 200, 0]
+
+
+def test_amounts_are_text_in_json() -> None:
+    assert to_json({"a": (Decimal("1E-8"), None, 1)}) == {"a": ["0.00000001", None, 1]}
