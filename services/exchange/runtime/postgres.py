@@ -101,11 +101,12 @@ async def create_pool(
     min_connections: int = POOL_MIN_CONNECTIONS,
     max_connections: int = POOL_MAX_CONNECTIONS,
     stateless: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> "asyncpg.Pool[asyncpg.Record]":
     """Open a bounded pool; when all connections are in use, `acquire` waits for one.
 
     `stateless` promises that no user leaves settings, listeners or locks behind in a session, and saves
-    the round trip that would clear them after each use.
+    the round trip that would clear them after each use. `settings` are added to those of every session.
     """
     return await asyncpg.create_pool(
         dsn,
@@ -114,7 +115,7 @@ async def create_pool(
         max_inactive_connection_lifetime=POOL_IDLE_SECONDS,
         timeout=CONNECT_TIMEOUT_S,
         target_session_attrs=SessionAttribute.read_write,
-        server_settings=session_settings(application_name),
+        server_settings={**session_settings(application_name), **(settings or {})},
         init=_init_pooled,
         reset=_nothing_to_reset if stateless else None,
     )
