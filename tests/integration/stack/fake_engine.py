@@ -1,9 +1,10 @@
 """An upstream that keeps the engine's process contract and knows nothing of trading.
 
-It answers every RPC of the descriptor image with an empty message, so that the stack and the edge are tested without
-the engine; text fields of the request come back in the reply's fields of the same name. What a call should do is said in its metadata: `x-fake-status: UNAVAILABLE`, `x-fake-sleep-ms: 500`,
-`x-fake-bytes: 100000`. What arrived is said back in the initial metadata: `x-fake-seen` lists the metadata keys,
-`x-fake-calls` counts the calls with the same `x-fake-key`.
+It answers every RPC of the descriptor image, so that the stack and the edge are tested without the engine: text fields
+of the request come back in the reply's fields of the same name, all else is empty. What a call should do is said in its
+metadata: `x-fake-status: UNAVAILABLE`, `x-fake-sleep-ms: 500`, `x-fake-bytes: 100000`. What arrived is said back in the
+initial metadata: `x-fake-seen` lists the metadata keys, `x-fake-forwarded` is `x-forwarded-for`, `x-fake-calls` counts
+the calls with the same `x-fake-key`.
 
 Run as `python -m fake_engine` with the engine's environment and PINCEX_IMAGE.
 """
@@ -51,7 +52,8 @@ def reply(method: MethodDescriptor, request: Any, context: grpc.ServicerContext)
     if status := metadata.get("x-fake-status"):
         context.abort(grpc.StatusCode[status], "as asked")
     seen = ",".join(sorted(metadata))
-    context.send_initial_metadata((("x-fake-seen", seen), ("x-fake-calls", str(calls[key]))))
+    came = ("x-fake-forwarded", metadata.get("x-forwarded-for", ""))
+    context.send_initial_metadata((("x-fake-seen", seen), ("x-fake-calls", str(calls[key])), came))
     answer: Any = message_factory.GetMessageClass(method.output_type)()
     if method.output_type.full_name == "google.api.HttpBody":
         answer.content_type = "text/plain"

@@ -136,6 +136,22 @@ def test_a_stopped_engine_is_noticed(fake_stack: ExchangeStack) -> None:
     eventually(lambda: call(f"{fake_stack.edge_url}{HEALTH}").status == 200, "the edge answers again")
 
 
+@pytest.mark.parametrize(
+    ("claimed", "told"),
+    [(None, "127.0.0.1"), ("203.0.113.7", "203.0.113.7,127.0.0.1"), ("127.0.0.1", "127.0.0.1,127.0.0.1")],
+)
+def test_the_peers_own_address_is_the_last_of_those_forwarded(
+    fake_stack: ExchangeStack,
+    claimed: str | None,
+    told: str,
+) -> None:
+    headers = {"x-forwarded-for": claimed, "x-envoy-external-address": claimed} if claimed else {}
+
+    answer = call(f"{fake_stack.edge_url}{HEALTH}", headers=headers)
+
+    assert answer.headers["x-fake-forwarded"].replace(" ", "") == told
+
+
 def test_scaling_and_killing_one_of_several_drops_no_call(fake_stack: ExchangeStack) -> None:
     refused: list[Answer] = []
     stop = threading.Event()

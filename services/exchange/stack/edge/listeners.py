@@ -19,6 +19,7 @@ INSIDE_HEADERS = (
     "x-pincex-principal",
     "x-pincex-roles",
     "x-forwarded-client-cert",
+    "x-envoy-external-address",
     "x-envoy-original-path",
     "x-envoy-original-method",
     "x-envoy-retry-on",
@@ -58,6 +59,8 @@ def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
         "stat_prefix": name,
         "codec_type": "AUTO",
         "use_remote_address": True,
+        # For a client on this machine Envoy would name the machine's outer address; `_early_mutations` names the real one.
+        "skip_xff_append": True,
         "normalize_path": True,
         "merge_slashes": True,
         # BTC%2FUSD is one path segment.
@@ -80,7 +83,7 @@ def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
             "initial_stream_window_size": 1 << 18,
             "initial_connection_window_size": 1 << 20,
         },
-        "early_header_mutation_extensions": [_strip_inside_headers()],
+        "early_header_mutation_extensions": [_early_mutations()],
         "access_log": [*rest_loggers(name), _access_log(name, plan.access_log)],
         "local_reply_config": local_reply_config(),
         "route_config": {
@@ -108,12 +111,19 @@ def _client_address() -> Json:
     }
 
 
-def _strip_inside_headers() -> Json:
+def _early_mutations() -> Json:
+    """Before anything reads the headers: no claims from outside, and the peer's own address after forwarded ones."""
+    peer: Json = {
+        "append": {
+            "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
+            "append_action": "APPEND_IF_EXISTS_OR_ADD",
+        },
+    }
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": TYPE + _MUTATION,
-            "mutations": [{"remove": header} for header in INSIDE_HEADERS],
+            "mutations": [*({"remove": header} for header in INSIDE_HEADERS), peer],
         },
     }
 
