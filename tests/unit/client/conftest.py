@@ -50,6 +50,6 @@ def recorded_flow(repository: Path) -> Path:
 async def until(condition: Callable[[], object], what: str) -> None:
     """Let the loop run until the condition holds."""
     async with asyncio.timeout(DEADLINE_S):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - the thing waited for is a counter
             await asyncio.sleep(0)
     assert condition(), what

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -193,17 +194,9 @@ def markets_table(markets: Iterable[Market]) -> Table:
     return table(columns, rows)
 
 
-def ladder(symbol: str, bids: Sequence[Level], asks: Sequence[Level], *, footer: str = "") -> Table:
+def ladder(symbol: str, bids: Sequence[Level], asks: Sequence[Level], *, footer: str = "") -> Group:
     """A book as a ladder: asks above, bids below, the spread between, a bar for each quantity."""
-    shown = Table(
-        title=escape(symbol),
-        title_justify="left",
-        caption=footer or None,
-        caption_justify="left",
-        box=None,
-        header_style="bold",
-        pad_edge=False,
-    )
+    shown = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("orders", "bid", "price", "ask", "orders"):
         shown.add_column(name, justify="right", no_wrap=True)
     shown.add_column("", no_wrap=True, width=BAR_WIDTH)
@@ -222,4 +215,4 @@ def ladder(symbol: str, bids: Sequence[Level], asks: Sequence[Level], *, footer:
         if index == len(asks) - 1 and bids:
             spread = amount(asks[0].price - bids[0].price)
             shown.add_row("", "", f"[dim]spread {spread}[/dim]", "", "", "")
-    return shown
+    return Group(Text(symbol, style="bold"), shown, Text(footer, style="dim"))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
+from time import perf_counter
 
 from pincex.trading.v1 import order_commands_pb2 as commands_pb2
 from pincex.trading.v1 import order_session_pb2 as wire
@@ -92,7 +93,7 @@ async def play(
     loop = asyncio.get_running_loop()
     played = Played()
     done: asyncio.Future[None] = loop.create_future()
-    begin = loop.time()
+    begin = perf_counter()  # uvloop's own clock has milliseconds only
 
     def settle(seq: int, sent: float, future: ResultFuture) -> None:
         error = future.exception()
@@ -101,7 +102,7 @@ async def play(
                 done.set_exception(error)
             return
         played.results[seq] = future.result()
-        played.latencies.append(loop.time() - sent)
+        played.latencies.append(perf_counter() - sent)
         if progress is not None:
             progress(1)
         if len(played.results) == len(commands) and not done.done():
@@ -113,7 +114,7 @@ async def play(
     finally:
         if done.done() and not done.cancelled():
             done.exception()  # Seen: the session has raised it, or is about to.
-    played.elapsed = loop.time() - begin
+    played.elapsed = perf_counter() - begin
     return played
 
 
@@ -124,17 +125,16 @@ async def _send_all(
     rate: float | None,
     settle: Callable[[int, float, ResultFuture], None],
 ) -> None:
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
+    begin = perf_counter()
     rest = iter(commands)
     sent = 0
-    while due := list(islice(rest, _due(loop.time() - begin, sent, rate))):
+    while due := list(islice(rest, _due(perf_counter() - begin, sent, rate))):
         for command in due:
             future = await session.send(session_command(command, plan))
-            future.add_done_callback(partial(settle, command.seq, loop.time()))
+            future.add_done_callback(partial(settle, command.seq, perf_counter()))
         sent += len(due)
         # At a rate: until the next command is due. Without one: let results come in.
-        await asyncio.sleep(0 if rate is None else max(0.0, begin + sent / rate - loop.time()))
+        await asyncio.sleep(0 if rate is None else max(0.0, begin + sent / rate - perf_counter()))
 
 
 CHUNK = 256
