@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,7 +10,8 @@ from exchange.trading import core_loader, recovery
 from exchange.trading.core import book
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.model import Market
-from exchange.trading.journal.contract import Journal
+from exchange.trading.journal.contract import Journal, JournalError
+from exchange.trading.sequencer import Sequencer
 
 MAX_DIFFERENCES: Final = 100
 
@@ -34,6 +36,18 @@ class RebuildReport:
         return self.hash_before == self.hash_rebuilt
 
 
+class CoreDiffers(JournalError):
+    """The core in use is not what the journal says: it must not serve, the journal's must."""
+
+
+async def _never(_sequence: int) -> None:
+    raise AssertionError("no core leads")
+
+
+def _ignore(_error: Exception) -> None:
+    """Nothing leads: nothing to give up."""
+
+
 class Inspector:
     """Compares the core that leads with what the journal says. `lead` names the present one."""
 
@@ -41,42 +55,45 @@ class Inspector:
         self._journal = journal
         self._shard = shard
         self._engine: Engine | None = None
+        self._durable: Callable[[int], Awaitable[None]] = _never
+        self._give_up: Callable[[Exception], None] = _ignore
 
     @property
     def core_mode(self) -> str:
         """Either "compiled" or "pure"."""
         return core_loader.mode()
 
-    def lead(self, engine: Engine) -> None:
-        """The core in use from now on."""
-        self._engine = engine
+    def lead(self, sequencer: Sequencer) -> None:
+        """The core in use from now on is this sequencer's."""
+        self._engine = sequencer.engine
+        self._durable = sequencer.reached
+        self._give_up = sequencer.stop
 
     async def rebuild(self, symbol: str) -> RebuildReport:
-        """Build a market's book from the journal and compare it with the one in use, at the same sequence.
+        """Build a market's book from the journal and compare it with the one in use, order by order.
 
-        The core in use goes on meanwhile: the rebuilt one is brought up to it, frame by frame, until both stand at one
-        sequence at one moment. Where they differ the report says how; a core that differs from its journal must not
-        serve, and the caller decides (a restart rebuilds everything).
+        The book in use is noted at one moment and one sequence; the journal is then replayed to exactly there, while
+        the core goes on. Where they differ the core is given up: the instance recovers from the journal.
         """
         engine = self._engine
         assert engine is not None
-        recovered = await recovery.recover(self._journal, from_genesis=True)
-        start = 1
-        while recovered.engine.state.sequence != engine.state.sequence:
-            before = recovered.engine.state.sequence
-            async for frame in self._journal.read(before + 1):
-                recovered.digest = recovery.replay_frame(recovered.engine, frame, recovered.digest)
-                recovered.replayed_commands += frame.last_sequence - frame.first_sequence + 1
-        ours, theirs = rows_of(engine, symbol), rows_of(recovered.engine, symbol)
-        return RebuildReport(
-            sequence=engine.state.sequence,
+        sequence = engine.state.sequence
+        ours = rows_of(engine, symbol)
+        await self._durable(sequence)
+        recovered = await recovery.recover(self._journal, to_sequence=sequence, exactly=True, from_genesis=True)
+        theirs = rows_of(recovered.engine, symbol)
+        report = RebuildReport(
+            sequence=sequence,
             hash_before=book.hash_orders(ours),
             hash_rebuilt=book.hash_orders(theirs),
             differences=differences(ours, theirs),
             replayed_commands=recovered.replayed_commands,
-            from_sequence=start,
-            order_count=len(ours),
+            from_sequence=recovered.snapshot_sequence + 1,
+            order_count=len(theirs),
         )
+        if not report.identical:
+            self._give_up(CoreDiffers(f"the book of {symbol} differs from the journal at sequence {sequence}"))
+        return report
 
     async def snapshot(self) -> int:
         """Store a snapshot of the journal's head, made from the journal itself; answers its sequence.

@@ -144,7 +144,7 @@ class Instance:
         )
         await self._fill_tape(engine.state.sequence)
         self._desk.lead(sequencer, recovered.snapshot_sequence)
-        self._inspector.lead(engine)
+        self._inspector.lead(sequencer)
         self._metrics.restarts.inc()
         self._log.info(
             "leading",

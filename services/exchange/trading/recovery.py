@@ -6,6 +6,7 @@ digest compared, so a core that would answer otherwise than the one that was ack
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 
 from exchange.trading import codec
@@ -54,21 +55,38 @@ def _difference(frame: Frame, events: list[list[tuple[object, ...]]], encoded: b
     return "replay gives another number of events than the record"
 
 
-async def recover(journal: Journal, *, to_sequence: int | None = None, from_genesis: bool = False) -> Recovered:
+async def recover(
+    journal: Journal, *, to_sequence: int | None = None, exactly: bool = False, from_genesis: bool = False
+) -> Recovered:
     """The core as of the journal's head, or as of the end of the frame that holds `to_sequence`.
 
-    Raises JournalCorrupt with the exact place, or UnsupportedFormat; a snapshot whose state does not have the hash
-    stored with it is refused alike.
+    With `exactly` it stops in the middle of that frame, at `to_sequence` itself; such a core is for looking at only,
+    its hash and digest are those of the frame before. Raises JournalCorrupt with the exact place, or UnsupportedFormat;
+    a snapshot whose state does not have the hash stored with it is refused alike.
     """
     snapshot = None if from_genesis else await journal.latest_snapshot(to_sequence)
     recovered = Recovered(Engine(), GENESIS_HASH, codec.GENESIS_DIGEST, 0, 0) if snapshot is None else restore(snapshot)
     async for frame in journal.read(recovered.engine.state.sequence + 1, to_sequence=to_sequence):
+        if exactly and to_sequence is not None and frame.last_sequence > to_sequence:
+            recovered.replayed_commands += _replay_start(recovered.engine, frame, to_sequence)
+            break
         recovered.digest = replay_frame(recovered.engine, frame, recovered.digest)
         recovered.frame_hash = frame.hash
         recovered.replayed_commands += frame.last_sequence - frame.first_sequence + 1
         if to_sequence is not None and frame.last_sequence >= to_sequence:
             break
+        # Whoever shares this event loop goes on between frames.
+        await asyncio.sleep(0)
     return recovered
+
+
+def _replay_start(engine: Engine, frame: Frame, to_sequence: int) -> int:
+    """Apply the commands of a frame up to a sequence; answers how many."""
+    codec.check_format(frame.format_version)
+    count = to_sequence - frame.first_sequence + 1
+    for offset, command in enumerate(codec.decode_commands(frame.commands)[:count]):
+        engine.apply(frame.first_sequence + offset, frame.time_ns, command)
+    return count
 
 
 def restore(snapshot: StoredSnapshot) -> Recovered:
