@@ -107,6 +107,17 @@ def test_an_operators_rpc_is_unimplemented_on_the_public_edge(public: grpc.Chann
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_the_rpc_behind_the_metrics_path_cannot_be_called_by_its_name(public: grpc.Channel) -> None:
+    stub = admin_service_pb2_grpc.TradingAdminServiceStub(public)
+    with pytest.raises(grpc.RpcError) as refused:
+        stub.GetMetrics(
+            admin_service_pb2.GetMetricsRequest(),
+            timeout=TIMEOUT_S,
+            metadata=(("x-envoy-original-path", "/metrics"),),
+        )
+    assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_an_operators_rpc_is_unimplemented_for_grpc_web_too(exchange_stack: ExchangeStack) -> None:
     assert grpc_web(exchange_stack, ADMIN_RPC).headers["grpc-status"] == "12"
 

@@ -46,7 +46,7 @@ class EnvoyService(Plain):
     def publish(self, endpoints: Mapping[str, list[int]]) -> None:
         """Names the ports behind each upstream; one without instances becomes empty."""
         for upstream in self._plan.upstreams:
-            write_endpoints(self._plan.endpoints_dir, upstream.name, endpoints.get(upstream.name, []))
+            write_endpoints(self._plan.endpoints_dir, upstream, endpoints.get(upstream, []))
 
     async def prepare(self) -> None:
         """Renders the configuration and lets Envoy itself judge it."""

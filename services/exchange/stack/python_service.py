@@ -42,7 +42,7 @@ class Migration:
 
 
 class PythonService(Plain):
-    """Starts `module` for each instance. `upstreams` are the edge's names for (grpc, ops, metrics)."""
+    """Starts `module` for each instance. `upstreams` are the edge's names for (grpc, ops)."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class PythonService(Plain):
         folder: Path,
         environment: Mapping[str, str],
         ports: Callable[[int], InstancePorts],
-        upstreams: tuple[str, str, str],
+        upstreams: tuple[str, str],
         migration: Migration | None = None,
     ) -> None:
         """`environment` is what all instances share; `ports` is asked once for each instance."""
@@ -75,9 +75,9 @@ class PythonService(Plain):
         return {**found, "debug": ports.debug} if ports.debug else found
 
     def endpoints(self, number: int) -> Mapping[str, int]:
-        """One port for each of the three upstreams."""
+        """One port for each of the two upstreams."""
         ports = self._ports(number)
-        return dict(zip(self._upstreams, (ports.grpc, ports.ops, ports.metrics), strict=True))
+        return dict(zip(self._upstreams, (ports.grpc, ports.ops), strict=True))
 
     async def prepare(self) -> None:
         """Runs the migrations. Raises StackError with the end of their log."""

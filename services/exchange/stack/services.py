@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from exchange.runtime.edge_metrics import STATS_QUERY
 from exchange.stack.edge.contract import ContractError, read_contract
-from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Protocol, Route, Upstream
+from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Route
 from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
@@ -23,13 +22,8 @@ if TYPE_CHECKING:
     from exchange.stack.config import PortSetting, StackConfig
     from exchange.stack.service import Service
 
-# The edge's names for the three ports of an engine.
-TRADING_UPSTREAMS = ("trading", "trading-ops", "trading-metrics")
-UPSTREAMS = (
-    Upstream("trading", Protocol.GRPC),
-    Upstream("trading-ops", Protocol.GRPC),
-    Upstream("trading-metrics", Protocol.HTTP1),
-)
+# The edge's names for the two gRPC ports of an engine.
+TRADING_UPSTREAMS = ("trading", "trading-ops")
 ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
@@ -116,10 +110,9 @@ def _edge(config: StackConfig, book: PortBook) -> EdgePlan:
         admin_port=book.choose("envoy-admin", config.envoy_admin_port),
         endpoints_dir=config.home / "envoy" / "endpoints",
         access_log=config.home / "logs" / "envoy-access.log",
-        upstreams=UPSTREAMS,
+        upstreams=TRADING_UPSTREAMS,
         routes=ROUTES,
         infrastructure_upstream="trading-ops",
-        metrics_upstream="trading-metrics",
     )
 
 
@@ -163,7 +156,7 @@ def _our_environment(
         "PINCEX_HOME": str(config.home),
         "PINCEX_PROFILE": config.environment.get("PINCEX_PROFILE") or "development",
         "PINCEX_SWITCHES_DIR": str(switches),
-        "PINCEX_ENVOY_STATS_URL": f"http://{LOOPBACK}:{edge.admin_port}/stats/prometheus?{STATS_QUERY}",
+        "PINCEX_ENVOY_STATS_URL": f"http://{LOOPBACK}:{edge.admin_port}/stats/prometheus",
         "PINCEX_IMAGE": str(config.image),
         "REDIS_URL": redis_url,
         "JWT_SECRET": config.jwt_secret or secret(config.home / "secrets", "jwt"),

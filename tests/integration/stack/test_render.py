@@ -14,7 +14,7 @@ from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.contract import read_contract
 from exchange.stack.edge.plan import EdgePlan
 from exchange.stack.edge.render import render, write
-from exchange.stack.services import ROUTES, UPSTREAMS
+from exchange.stack.services import ROUTES, TRADING_UPSTREAMS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def plan(tmp_path: Path) -> EdgePlan:
-    for upstream in UPSTREAMS:
-        write_endpoints(tmp_path / "endpoints", upstream.name, [18501])
+    for upstream in TRADING_UPSTREAMS:
+        write_endpoints(tmp_path / "endpoints", upstream, [18501])
     return EdgePlan(
         contract=read_contract(default_image()),
         edge_port=18080,
@@ -31,10 +31,9 @@ def plan(tmp_path: Path) -> EdgePlan:
         admin_port=19901,
         endpoints_dir=tmp_path / "endpoints",
         access_log=tmp_path / "access.log",
-        upstreams=UPSTREAMS,
+        upstreams=TRADING_UPSTREAMS,
         routes=ROUTES,
         infrastructure_upstream="trading-ops",
-        metrics_upstream="trading-metrics",
     )
 
 
@@ -50,7 +49,9 @@ def method_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
     manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
     routes = manager["route_config"]["virtual_hosts"][0]["routes"]
     return {
-        route["match"]["path"]: route["route"] for route in routes if route["match"].get("path", "").count("/") == 2
+        route["match"]["path"]: route["route"]
+        for route in routes
+        if route["match"].get("path", "").count("/") == 2 and "headers" not in route["match"]
     }
 
 

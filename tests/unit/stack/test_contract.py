@@ -56,7 +56,10 @@ def test_the_admin_and_event_services_are_for_operators_whatever_their_paths(tmp
     contract = read_contract(image(tmp_path, "pincex.trading.v1", services))
 
     assert carried(contract, public=True) == set()
-    assert contract.has_rest("/metrics")
+    method = contract.method_at("/metrics")
+    assert method is not None
+    assert method.name == "GetMetrics"
+    assert contract.method_at("/nowhere") is None
 
 
 def test_packages_of_others_are_not_carried_at_all(tmp_path: Path) -> None:

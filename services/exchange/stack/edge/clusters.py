@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, Protocol, Upstream, seconds, socket_address
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds, socket_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,15 +49,15 @@ def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None
     Path(temporary).replace(endpoint_file(plan_dir, upstream))
 
 
-def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
-    cluster: Json = {
-        "name": upstream.name,
+def _cluster(upstream: str, plan: EdgePlan) -> Json:
+    return {
+        "name": upstream,
         "type": "EDS",
         "eds_cluster_config": {
             "eds_config": {
                 "resource_api_version": "V3",
                 "path_config_source": {
-                    "path": str(endpoint_file(plan.endpoints_dir, upstream.name)),
+                    "path": str(endpoint_file(plan.endpoints_dir, upstream)),
                     "watched_directory": {"path": str(plan.endpoints_dir)},
                 },
             },
@@ -79,11 +79,9 @@ def _cluster(upstream: Upstream, plan: EdgePlan) -> Json:
             # Act on a change of health at once; by default Envoy gathers such changes for a second.
             "update_merge_window": "0s",
         },
+        "health_checks": [_grpc_health_check()],
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: _http2_options()},
     }
-    if upstream.protocol is Protocol.GRPC:
-        cluster["health_checks"] = [_grpc_health_check()]
-        cluster["typed_extension_protocol_options"] = {_HTTP_OPTIONS: _http2_options()}
-    return cluster
 
 
 def _thresholds(limits: Limits) -> Json:

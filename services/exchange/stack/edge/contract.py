@@ -72,9 +72,9 @@ class Contract:
         found = {(path, verb) for method in self.carried(public=public) for verb, path in method.http}
         return tuple(f"{verb} {path}" for path, verb in sorted(found))
 
-    def has_rest(self, path: str) -> bool:
-        """Whether some method is bound to exactly this path."""
-        return any(bound == path for method in self.methods for _, bound in method.http)
+    def method_at(self, path: str) -> Method | None:
+        """The method that a GET of exactly this path calls."""
+        return next((method for method in self.methods if ("GET", path) in method.http), None)
 
 
 def read_contract(image: Path) -> Contract:

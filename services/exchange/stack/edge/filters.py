@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json
-from exchange.stack.edge.routes import BUFFER_FILTER, RBAC_FILTER, TRANSCODER_FILTER
+from exchange.stack.edge.routes import BUFFER_FILTER, RBAC_FILTER
+from exchange.stack.edge.transcoder import TRANSCODER_FILTER, transcoder
 
 _HTTP = f"{TYPE}envoy.extensions.filters.http."
 # Browsers on this machine; a front end served by the edge itself needs no CORS.
@@ -29,7 +30,7 @@ def http_filters(plan: EdgePlan, *, public: bool) -> list[Json]:
             },
         },
         {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": f"{_HTTP}grpc_web.v3.GrpcWeb"}},
-        {"name": TRANSCODER_FILTER, "typed_config": _transcoder(plan, public=public)},
+        {"name": TRANSCODER_FILTER, "typed_config": transcoder(plan, _services(plan, public=public))},
         {
             "name": "envoy.filters.http.router",
             "typed_config": {"@type": f"{_HTTP}router.v3.Router", "suppress_envoy_headers": True},
@@ -37,34 +38,13 @@ def http_filters(plan: EdgePlan, *, public: bool) -> list[Json]:
     ]
 
 
-def _transcoder(plan: EdgePlan, *, public: bool) -> Json:
+def _services(plan: EdgePlan, *, public: bool) -> list[str]:
     served = (
         method.service
         for method in plan.contract.carried(public=public)
         if plan.upstream_of(method.package, public=public) is not None
     )
-    return {
-        "@type": f"{_HTTP}grpc_json_transcoder.v3.GrpcJsonTranscoder",
-        "proto_descriptor": str(plan.contract.image),
-        "services": list(dict.fromkeys(served)),
-        "convert_grpc_status": True,
-        "case_insensitive_enum_parsing": True,
-        "query_param_unescape_plus": True,
-        "url_unescape_spec": "ALL_CHARACTERS_EXCEPT_SLASH",
-        "request_validation_options": {
-            "reject_unknown_method": True,
-            "reject_unknown_query_parameters": True,
-            "reject_binding_body_field_collisions": True,
-        },
-        "max_request_body_size": plan.limits.rest_body_bytes,
-        "max_response_body_size": plan.limits.rest_response_bytes,
-        "print_options": {
-            "always_print_primitive_fields": True,
-            "always_print_enums_as_ints": False,
-            "preserve_proto_field_names": True,
-            "stream_newline_delimited": True,
-        },
-    }
+    return list(dict.fromkeys(served))
 
 
 def cors_policy() -> Json:

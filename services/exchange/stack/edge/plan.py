@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
@@ -17,21 +16,6 @@ Json: TypeAlias = dict[str, object]
 
 LOOPBACK = "127.0.0.1"
 TYPE = "type.googleapis.com/"
-
-
-class Protocol(Enum):
-    """What an upstream speaks."""
-
-    GRPC = "grpc"
-    HTTP1 = "http1"
-
-
-@dataclass(frozen=True, slots=True)
-class Upstream:
-    """A group of equal instances behind the edge, found through an endpoint file that may change at any time."""
-
-    name: str
-    protocol: Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +63,11 @@ class EdgePlan:
     admin_port: int
     endpoints_dir: Path
     access_log: Path
-    upstreams: tuple[Upstream, ...]
+    # Each a group of equal gRPC servers, found through an endpoint file that may change at any time.
+    upstreams: tuple[str, ...]
     routes: tuple[Route, ...]
     # Serves reflection, health and channelz on the ops listener.
     infrastructure_upstream: str
-    # Plain HTTP /metrics, for the loopback route of the public edge.
-    metrics_upstream: str
     limits: Limits = field(default_factory=Limits)
 
     def upstream_of(self, package: str, *, public: bool) -> str | None:

@@ -8,9 +8,9 @@ from exchange.stack.edge.clusters import NOWHERE
 from exchange.stack.edge.contract import INFRASTRUCTURE_SERVICES, Method
 from exchange.stack.edge.landing import landing_html, landing_json
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds
+from exchange.stack.edge.transcoder import TRANSCODER_FILTER, TRANSCODER_OFF, transcoder
 
 BUFFER_FILTER = "envoy.filters.http.buffer"
-TRANSCODER_FILTER = "envoy.filters.http.grpc_json_transcoder"
 RBAC_FILTER = "envoy.filters.http.rbac"
 
 # Never reached a server: safe to repeat for every method.
@@ -18,11 +18,7 @@ RETRY_ALWAYS = "connect-failure,refused-stream"
 # May have reached one: only where the contract declares `idempotency_level`.
 RETRY_REPEATABLE = f"{RETRY_ALWAYS},reset-before-request,reset,unavailable,cancelled"
 
-_OFF = {
-    "@type": f"{TYPE}envoy.config.route.v3.FilterConfig",
-    "disabled": True,
-    "config": {"@type": f"{TYPE}google.protobuf.Empty"},
-}
+METRICS_PATH = "/metrics"
 
 
 def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
@@ -31,7 +27,7 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     A REST request matches twice: by its path before it is transcoded, and by `/package.Service/Method` after. So the
     fixed paths and the catch-all are for the first time, the list of methods is for the second and for native gRPC.
     """
-    found = [*_fixed_routes(plan, public=public)]
+    found = [*_landing(plan), *_loopback_metrics(plan)] if public else []
     for method in plan.contract.carried(public=public):
         upstream = plan.upstream_of(method.package, public=public)
         if upstream is not None:
@@ -63,19 +59,15 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     return found
 
 
-def _fixed_routes(plan: EdgePlan, *, public: bool) -> list[Json]:
-    found: list[Json] = []
-    if public:
-        paths = plan.contract.rest_paths(public=True)
-        read: Json = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
-        wants_html: Json = {"name": "accept", "string_match": {"contains": "text/html"}}
-        as_json = json.dumps(landing_json(paths), indent=2) + "\n"
-        found.append(_page(landing_html(paths), "text/html; charset=utf-8", [read, wants_html]))
-        found.append(_page(as_json, "application/json", [read]))
-        found.append(_loopback_metrics(plan.metrics_upstream))
-    elif not plan.contract.has_rest("/metrics"):
-        found.append(_plain_metrics(plan.metrics_upstream))
-    return found
+def _landing(plan: EdgePlan) -> list[Json]:
+    paths = plan.contract.rest_paths(public=True)
+    read: Json = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
+    wants_html: Json = {"name": "accept", "string_match": {"contains": "text/html"}}
+    as_json = json.dumps(landing_json(paths), indent=2) + "\n"
+    return [
+        _page(landing_html(paths), "text/html; charset=utf-8", [read, wants_html]),
+        _page(as_json, "application/json", [read]),
+    ]
 
 
 def _method_route(method: Method, upstream: str, limits: Limits) -> Json:
@@ -132,30 +124,36 @@ def _rest_catch_all(limits: Limits) -> Json:
     }
 
 
-def _plain_metrics(upstream: str) -> Json:
-    return {
-        "match": {"path": "/metrics"},
-        "route": {"cluster": upstream, "timeout": "5s"},
-        "typed_per_filter_config": {TRANSCODER_FILTER: _OFF},
-    }
+def _loopback_metrics(plan: EdgePlan) -> list[Json]:
+    """`/metrics` on the public edge, though its RPC is for operators: for peers on this machine, by their own address.
 
-
-def _loopback_metrics(upstream: str) -> Json:
-    """`/metrics` by the peer's own address, never by a forwarded one."""
-    route = _plain_metrics(upstream)
+    The second route is for the request once it is transcoded. Only this edge can have set the header that it asks for:
+    a client's own is removed.
+    """
+    method = plan.contract.method_at(METRICS_PATH)
+    upstream = plan.upstream_of(method.package, public=False) if method else None
+    if method is None or upstream is None:
+        return []
     loopback = [
         {"direct_remote_ip": {"address_prefix": "127.0.0.0", "prefix_len": 8}},
         {"direct_remote_ip": {"address_prefix": "::1", "prefix_len": 128}},
     ]
     policy = {"permissions": [{"any": True}], "principals": [{"or_ids": {"ids": loopback}}]}
-    route["typed_per_filter_config"] = {
-        TRANSCODER_FILTER: _OFF,
-        RBAC_FILTER: {
-            "@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
-            "rbac": {"rules": {"action": "ALLOW", "policies": {"loopback": policy}}},
+    asked: Json = {
+        "match": {"path": METRICS_PATH},
+        "route": {"cluster": NOWHERE},
+        "typed_per_filter_config": {
+            TRANSCODER_FILTER: transcoder(plan, [method.service]),
+            RBAC_FILTER: {
+                "@type": f"{TYPE}envoy.extensions.filters.http.rbac.v3.RBACPerRoute",
+                "rbac": {"rules": {"action": "ALLOW", "policies": {"loopback": policy}}},
+            },
         },
     }
-    return route
+    transcoded = _method_route(method, upstream, plan.limits)
+    original = {"name": "x-envoy-original-path", "string_match": {"exact": METRICS_PATH}}
+    transcoded["match"] = {"path": method.grpc_path, "headers": [original]}
+    return [asked, transcoded]
 
 
 def _page(text: str, content_type: str, headers: list[Json]) -> Json:
@@ -164,5 +162,5 @@ def _page(text: str, content_type: str, headers: list[Json]) -> Json:
         "match": {"path": "/", "headers": headers},
         "direct_response": {"status": 200, "body": {"inline_string": text}},
         "response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
-        "typed_per_filter_config": {TRANSCODER_FILTER: _OFF},
+        "typed_per_filter_config": {TRANSCODER_FILTER: TRANSCODER_OFF},
     }
