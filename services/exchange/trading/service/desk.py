@@ -77,6 +77,8 @@ class Desk:
     def units(self, index: int) -> MarketUnits:
         """The scales of a market by its number."""
         known = self._units
+        if index < len(known):
+            return known[index]
         while len(known) <= index:
             state = self.state
             known.append(MarketUnits(state, state.markets[len(known)]))

@@ -72,7 +72,7 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
             if isinstance(slot, ServiceError):
                 response.results.append(refused_result(slot))
             else:
-                response.results.append(command_result(desk, next(results), slot))
+                command_result(desk, next(results), slot, response.results.add())
         return response
 
     async def CancelOrder(self, request: order_commands_pb2.CancelOrderRequest, context: Any) -> types_pb2.Order:

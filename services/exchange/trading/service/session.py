@@ -28,6 +28,7 @@ from exchange.trading.service.messages import set_time
 from exchange.trading.service.order_lookup import units_of_order
 from exchange.trading.service.results import command_result, refused_result
 from exchange.trading.service.streaming import HEARTBEAT_S
+from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import order_session_pb2 as pb
 from pincex.trading.v1 import types_pb2
 
@@ -208,12 +209,16 @@ class Sessions:
         taken = _Batch(number, [], [])
         slots = taken.slots
         pending: list[Command] = []
+        scales: dict[str, MarketUnits] = {}
         for item in batch.commands:
             try:
                 kind = item.WhichOneof("command")
                 if kind == "place":
                     place = item.place
-                    command = requests.place(place, desk.market(place.symbol)[1], account, session, number)
+                    units = scales.get(place.symbol)
+                    if units is None:
+                        units = scales[place.symbol] = desk.market(place.symbol)[1]
+                    command = requests.place(place, units, account, session, number)
                 elif kind == "cancel":
                     command = requests.cancel(item.cancel, account, session, number)
                 elif kind in {"replace", "reduce"}:
@@ -275,7 +280,7 @@ class Sessions:
             if isinstance(slot, ServiceError):
                 target.append(refused_result(slot))
             else:
-                target.append(command_result(self._desk, next(results), slot))
+                command_result(self._desk, next(results), slot, target.add())
         return response
 
     def _heartbeat(self) -> pb.OrderSessionResponse:
