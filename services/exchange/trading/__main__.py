@@ -23,7 +23,7 @@ from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
 from exchange.runtime.logging import configure_logging
 from exchange.runtime.metrics import GrpcMetrics, new_registry, render
-from exchange.runtime.principal import OPERATOR, resolver_for
+from exchange.runtime.principal import resolver_for
 from exchange.trading import bootstrap
 from exchange.trading.config import SERVICE, Config
 from exchange.trading.core import commands as cmd
@@ -46,18 +46,11 @@ from exchange.trading.service.health import HealthService
 from exchange.trading.service.market import MarketService
 from exchange.trading.service.order_stream import OrderStreams
 from exchange.trading.service.orders import OrderService
+from exchange.trading.service.register import add_client_services, add_operator_services
 from exchange.trading.service.session import Sessions
 from exchange.trading.service.streaming import HEARTBEAT_S, Places
 from exchange.trading.service.trade_stream import TradeStreams
 from exchange.trading.switches import SwitchWatcher
-from pincex.journal.v1 import event_service_pb2_grpc
-from pincex.trading.v1 import (
-    account_service_pb2_grpc,
-    admin_service_pb2_grpc,
-    health_service_pb2_grpc,
-    market_service_pb2_grpc,
-    order_service_pb2_grpc,
-)
 
 JOURNAL_RETRY_S = 0.5
 EDGE_STATS_TIMEOUT_S = 2.0
@@ -159,14 +152,10 @@ class App:
         account = AccountService(self.desk, self.hub, self.drain)
         health = HealthService(self.desk, version("pincex"), self.config.openapi)
         for server in (self.public, self.ops):
-            server.add(order_service_pb2_grpc.add_OrderServiceServicer_to_server, orders)
-            server.add(market_service_pb2_grpc.add_MarketServiceServicer_to_server, market, public=True)
-            server.add(account_service_pb2_grpc.add_AccountServiceServicer_to_server, account)
-            server.add(health_service_pb2_grpc.add_HealthServiceServicer_to_server, health, public=True)
-        admin = TradingAdminService(self.desk, inspector, text)
-        events = EventService(self.desk, self.hub, places)
-        self.ops.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin, required_role=OPERATOR)
-        self.ops.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events, required_role=OPERATOR)
+            add_client_services(server, orders, market, account, health)
+        add_operator_services(
+            self.ops, TradingAdminService(self.desk, inspector, text), EventService(self.desk, self.hub, places)
+        )
 
     def _ready(self) -> Readiness:
         if self.drain.is_set():

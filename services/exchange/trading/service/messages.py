@@ -5,14 +5,28 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from exchange.domain.decimals import format_units
-from exchange.trading.core.commands import C_REQUEST_ID, P_EXPIRE, P_POST_ONLY, P_STOP, P_STP, P_TIF, P_TYPE, Command
+from exchange.trading.core.commands import (
+    C_ACCOUNT,
+    C_REQUEST_ID,
+    P_EXPIRE,
+    P_LOTS,
+    P_POST_ONLY,
+    P_SIDE,
+    P_STOP,
+    P_STP,
+    P_TIF,
+    P_TYPE,
+    Command,
+)
 from exchange.trading.core.constants import STOP
 from exchange.trading.core.events import (
     R_CANCEL_REASON,
+    R_COMMAND,
     R_FEE_PAID,
     R_FILLED,
     R_NOTIONAL,
     R_OPEN,
+    R_ORDER_ID,
     R_PRICE,
     R_SEQUENCE,
     R_STATUS,
@@ -122,6 +136,35 @@ def order_message(order: Order, units: MarketUnits, result: Result | None = None
         fee_paid=fee_paid,
         cancel_reason=cancel_reason,
         triggered=order.triggered,
+    )
+
+
+def placed_message(result: Result, units: MarketUnits, default_stp: int) -> pb.Order:
+    """A new order as it stood right after it was matched, from the result of its PLACE command alone: a repeat gets the
+    very same, whatever became of the order since.
+    """
+    command: Command = result[R_COMMAND]
+    lots_open, lots_filled, cancel_reason = result[R_OPEN], result[R_FILLED], result[R_CANCEL_REASON]
+    return order_of(
+        units,
+        order_id=result[R_ORDER_ID],
+        account=command[C_ACCOUNT],
+        side=command[P_SIDE],
+        command=command,
+        default_stp=default_stp,
+        created_ns=result[R_TIME],
+        updated_ns=result[R_TIME],
+        sequence=result[R_SEQUENCE],
+        status=result[R_STATUS],
+        price=result[R_PRICE],
+        lots_open=lots_open,
+        lots_filled=lots_filled,
+        lots_cancelled=command[P_LOTS] - lots_filled - lots_open if cancel_reason else 0,
+        notional=result[R_NOTIONAL],
+        fee_paid=result[R_FEE_PAID],
+        cancel_reason=cancel_reason,
+        # Even one whose stop price is reached at once wakes behind the command that placed it.
+        triggered=False,
     )
 
 

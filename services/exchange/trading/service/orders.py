@@ -15,7 +15,7 @@ from exchange.trading.core.orders import find_order
 from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.service import paging, requests
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import fill_message, order_message
+from exchange.trading.service.messages import fill_message, order_message, placed_message
 from exchange.trading.service.order_lookup import units_of_order
 from exchange.trading.service.order_stream import OrderStreams
 from exchange.trading.service.results import command_result, refused_result
@@ -47,9 +47,9 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     async def PlaceOrder(self, request: order_commands_pb2.PlaceOrderRequest, context: Any) -> types_pb2.Order:
         """Place one order."""
         desk = self._desk
-        units = desk.market(request.symbol)[1]
+        market, units = desk.market(request.symbol)
         command = requests.place(request, units, request_context(context).principal.account)
-        return await self._answer(await desk.execute(command), units)
+        return placed_message(await desk.execute(command), units, market.default_stp)
 
     async def BatchPlaceOrders(
         self, request: order_service_pb2.BatchPlaceOrdersRequest, context: Any
