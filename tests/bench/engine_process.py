@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import contextlib
 import os
 import subprocess
@@ -36,7 +35,7 @@ class EngineProcess:
 
 def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago."""
-    import socket  # noqa: PLC0415
+    import socket
 
     sockets = [socket.socket() for _ in range(count)]
     for one in sockets:
@@ -138,5 +137,3 @@ async def _serve_echo(port: int) -> None:
 
 if __name__ == "__main__":
     process.run(lambda: _serve_echo(int(sys.argv[1])))
-
-

@@ -185,9 +185,7 @@ async def session(
     return outcome
 
 
-def session_batches(
-    orders: Orders, *, count: int, size: int
-) -> list[order_session_pb2.OrderSessionRequest]:
+def session_batches(orders: Orders, *, count: int, size: int) -> list[order_session_pb2.OrderSessionRequest]:
     """`count` batches of `size` orders, numbered from 1."""
     made = []
     for number in range(count):

@@ -1,0 +1,36 @@
+"""Which service is served where: clients' services on both servers, operators' and internal ones on the ops server."""
+
+from __future__ import annotations
+
+from exchange.runtime.grpc_server import GrpcServer
+from exchange.runtime.principal import OPERATOR
+from exchange.trading.service.account import AccountService
+from exchange.trading.service.admin import TradingAdminService
+from exchange.trading.service.events import EventService
+from exchange.trading.service.health import HealthService
+from exchange.trading.service.market import MarketService
+from exchange.trading.service.orders import OrderService
+from pincex.journal.v1 import event_service_pb2_grpc
+from pincex.trading.v1 import (
+    account_service_pb2_grpc,
+    admin_service_pb2_grpc,
+    health_service_pb2_grpc,
+    market_service_pb2_grpc,
+    order_service_pb2_grpc,
+)
+
+
+def add_client_services(
+    server: GrpcServer, orders: OrderService, market: MarketService, account: AccountService, health: HealthService
+) -> None:
+    """What institutional clients and the edge use; markets and health are for anyone."""
+    server.add(order_service_pb2_grpc.add_OrderServiceServicer_to_server, orders)
+    server.add(market_service_pb2_grpc.add_MarketServiceServicer_to_server, market, public=True)
+    server.add(account_service_pb2_grpc.add_AccountServiceServicer_to_server, account)
+    server.add(health_service_pb2_grpc.add_HealthServiceServicer_to_server, health, public=True)
+
+
+def add_operator_services(server: GrpcServer, admin: TradingAdminService, events: EventService) -> None:
+    """What operators and internal consumers use."""
+    server.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin, required_role=OPERATOR)
+    server.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events, required_role=OPERATOR)
