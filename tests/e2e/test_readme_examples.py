@@ -1,0 +1,107 @@
+"""What README.md prints is what a newcomer gets: its examples run, in order, on a fresh exchange."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.stack_fixture import DOWN_DEADLINE_S, stack_folder, temporary_home
+from tests.unit.docs.examples import Example, examples, missing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from tests.stack_fixture import StackFolder
+
+README = Path(__file__).resolve().parents[2] / "README.md"
+EXAMPLES = examples(README.read_text(encoding="utf-8"))
+DEADLINE_S = 60.0
+UP = "up"
+ORDER_ID = "ORDER_ID"
+
+
+class Newcomer:
+    """Somebody who types the examples, on other ports than the document's and with the order ids of this exchange."""
+
+    def __init__(self, repository: Path, folder: StackFolder, started: str) -> None:
+        self.started = started
+        self._repository = repository
+        self._folder = folder
+        status = folder.status()
+        addresses = {"8080": "edge_url", "8081": "ops_url", "6060": "debug_url", "9901": "envoy_admin_url"}
+        self._ports: Mapping[str, str] = {
+            port: str(status[name]).rpartition(":")[2] for port, name in addresses.items()
+        }
+        self._order_id = ORDER_ID
+
+    def here(self, text: str) -> str:
+        """A text of the document with what this exchange has instead."""
+        text = re.sub(r"(localhost|127\.0\.0\.1):(\d{4})\b", lambda m: f"{m[1]}:{self._ports.get(m[2], m[2])}", text)
+        text = re.sub(r"(?<![\w./])\.venv/bin/", f"{Path(sys.executable).parent}/", text)
+        return text.replace(ORDER_ID, self._order_id)
+
+    def type(self, example: Example) -> str:
+        """Run an example and answer what it printed."""
+        command = ["bash", "-euo", "pipefail", "-c", self.here(example.script)]
+        if example.seconds:
+            command = ["timeout", str(example.seconds), *command]
+        done = subprocess.run(
+            command,
+            cwd=self._repository,
+            env={**self._folder.environment, "COLUMNS": "120"},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+        expected_status = 124 if example.seconds else 0
+        assert done.returncode == expected_status, f"{example.name}: {done.stdout}{done.stderr}"
+        for line in done.stdout.splitlines():
+            if line.startswith('{"order_id"'):
+                self._order_id = json.loads(line)["order_id"]
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def newcomer(repository: Path) -> Iterator[Newcomer]:
+    with temporary_home() as home:
+        folder = stack_folder(home)
+        up = folder.command("up", "--detach")
+        assert up.returncode == 0, up.stdout + up.stderr
+        try:
+            yield Newcomer(repository, folder, up.stdout)
+        finally:
+            down = folder.command("down", deadline_s=DOWN_DEADLINE_S)
+            assert down.returncode == 0, down.stderr
+
+
+def test_the_seed_request_stands_in_the_document_word_for_word() -> None:
+    seed = (
+        'curl -X POST http://localhost:8080/api/v1/orders -H "Content-Type: application/json" '
+        '-d \'{"symbol":"BTC/USD","side":"Buy","quantity":"1.0","price":"50000.00","order_type":"Limit"}\''
+    )
+    assert seed in EXAMPLES[0].script
+
+
+# One test, since each example goes on from what those before it did.
+def test_every_example_prints_what_the_document_says(newcomer: Newcomer) -> None:
+    assert len(EXAMPLES) > 8
+    for example in EXAMPLES:
+        assert example.output, f"{example.name} promises no output"
+        printed = newcomer.type(example)
+        wanted = tuple(newcomer.here(piece) for piece in example.output)
+        assert missing(wanted, printed) is None, f"{example.name}: {missing(wanted, printed)!r} is not in:\n{printed}"
+
+
+def test_up_prints_the_addresses_that_the_document_shows(newcomer: Newcomer) -> None:
+    text = README.read_text(encoding="utf-8")
+    shown = text.partition("`make up` ends with the addresses to try:")[2].partition("```text\n")[2].partition("```")[0]
+    assert shown.count("http://") == 6
+    for line in shown.splitlines():
+        assert newcomer.here(line) in newcomer.started
