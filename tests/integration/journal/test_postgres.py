@@ -135,7 +135,11 @@ async def test_partitions_are_made_ahead_and_frames_cross_into_them(world: Postg
         previous = next_frame(previous, commands=commands, size=0)
         await journal.append(previous)
     assert (await journal.head())[0] == 1 + 9_999_998 + 1 + 1 + 25_000_000 + 4_000_000 + 55_000_000 + 1
-    assert len(await everything(journal.read(1))) == 8
+    frames = await everything(journal.read(1))
+    assert len(frames) == 8
+    # Inside and after frames longer than the reader first looks back.
+    assert await everything(journal.read(30_000_000)) == frames[4:]
+    assert await everything(journal.read(frames[6].last_sequence + 1)) == frames[7:]
     # The ones ahead are made in the background: close() waits for that.
     await journal.close()
     with psycopg.connect(world.database.admin_url) as connection:
@@ -148,6 +152,18 @@ async def test_partitions_are_made_ahead_and_frames_cross_into_them(world: Postg
             "journal_frames_0000000000000000000",
             "journal_frames_0000000000010000000",
         ]
+
+
+async def test_partitions_are_made_before_an_append_needs_them(world: PostgresWorld) -> None:
+    journal = await filled(world, [])
+    # The first append has partitions up to 30,000,000; half way there it is time for more.
+    for half_way in (frame := next_frame(commands=14_000_000, size=0)), next_frame(frame, commands=2_000_000, size=0):
+        await journal.append(half_way)
+    await journal.close()
+    with psycopg.connect(world.database.admin_url) as connection:
+        assert connection.execute(
+            "SELECT to_regclass('journal_frames_0000000000030000000') IS NOT NULL"
+        ).fetchone() == (True,)
 
 
 async def test_the_payload_is_stored_uncompressed(world: PostgresWorld) -> None:

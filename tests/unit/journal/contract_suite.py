@@ -343,6 +343,13 @@ class DamageContract:
         with pytest.raises(JournalCorrupt, match=r"sequence 5: the journal ends at 4 .* snapshot was taken at 6"):
             await journal.head()
 
+    async def test_the_head_is_what_is_stored_not_what_was_seen(self, world: World) -> None:
+        frames = chain(3)
+        journal = await filled(world, frames)
+        assert await journal.head() == (6, frames[2].hash)
+        await world.remove(5)
+        assert await journal.head() == (4, frames[1].hash)
+
     async def test_frames_in_another_order_are_refused(self, world: World) -> None:
         frames = chain(3)
         journal = await filled(world, frames)
@@ -435,6 +442,7 @@ class SnapshotContract:
         frames = chain(3)
         journal = await filled(world, frames)
         await journal.save_snapshot(snapshot_at(frames[2]))
+        assert await journal.head() == (6, frames[2].hash)
         await world.archive_below(7)
         assert await journal.head() == (6, frames[2].hash)
         assert await everything(journal.read(7)) == []
