@@ -1,5 +1,6 @@
 """The Python SDK of PinCEX: an asynchronous client over the public contract. See `docs/SDK.md`."""
 
+from pincex_client import requests
 from pincex_client.admin import AdminClient
 from pincex_client.book import BookStream, LiveBook, checksum_of
 from pincex_client.client import ExchangeClient
@@ -62,4 +63,5 @@ __all__ = [
     "Unauthenticated",
     "Unavailable",
     "checksum_of",
+    "requests",
 ]

@@ -117,7 +117,11 @@ async def prepare(exchange: ExchangeClient, plan: Plan) -> Market:
         raise FlowError(f"market {plan.symbol} exists with other rules: choose another --symbol or --run-id")
     for asset, amount in ((plan.base_asset, plan.base_funds), (plan.quote_asset, plan.quote_funds)):
         await admin.credit_account(
-            plan.account, asset, amount, request_id=f"{plan.prefix}fund-{asset}-{amount:f}", reason="replay of recorded flow"
+            plan.account,
+            asset,
+            amount,
+            request_id=f"{plan.prefix}fund-{asset}-{amount:f}",
+            reason="replay of recorded flow",
         )
     await admin.set_account_limits(plan.account, 0, reason="replay of recorded flow")
     return market

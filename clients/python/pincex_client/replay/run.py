@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pincex_client.client import ExchangeClient
-from pincex_client.errors import ExchangeError, Unavailable
-from pincex_client.feeds import OrderEventStream, OrdersSnapshot
+from pincex_client.errors import Unavailable
+from pincex_client.feeds import OrdersSnapshot
 from pincex_client.models import Book, Fill
 from pincex_client.replay.compare import Difference, compare_book, compare_fills
 from pincex_client.replay.fills import FillLog
@@ -85,45 +84,57 @@ class Replay:
         """Play and compare. Raises FlowError and ExchangeError for what keeps it from being played."""
         exchange, plan, options = self._exchange, self._plan, self._options
         await self._insist(lambda: prepare(exchange, plan))
-        events = exchange.order_events()
-        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        gather = asyncio.create_task(self._gather(events, started))
-        try:
-            await _first(started, gather)
-            session = exchange.session(
-                window=options.window, batch_size=options.batch_size, reconnect_deadline=options.patience
-            )
-            async with session:
-                played = await play(session, self._flow.commands, plan, rate=options.rate, progress=progress)
-            await self._events_told(events, played.last_sequence)
-        finally:
-            gather.cancel()
-            await asyncio.wait([gather])
-            await events.aclose()
+        token = await self._insist(self._mark)
+        session = exchange.session(
+            window=options.window, batch_size=options.batch_size, reconnect_deadline=options.patience
+        )
+        async with session:
+            played = await play(session, self._flow.commands, plan, rate=options.rate, progress=progress)
         report = self._report(played, session)
-        fills = await self._fills(events, played)
+        complete = not options.resumed and await self._gather(token, played.last_sequence)
+        told = len(self._log)
+        fills = await self._fills(played, complete=complete)
+        if complete and len(fills) != told:
+            # The stream claimed to be whole: that is a defect of its own, whatever the list of trades says.
+            report.differences.append(Difference("events", "the end", f"{len(fills)} fills", f"{told} fills"))
         self._compare(report, fills, played, await self._book(played))
         return report
 
-    async def _gather(self, events: OrderEventStream, started: "asyncio.Future[None]") -> None:
-        async for update in events:
-            if isinstance(update, Fill):
-                self._log.add(update)
-            elif isinstance(update, OrdersSnapshot) and not started.done():
-                started.set_result(None)
+    async def _mark(self) -> str:
+        """Where the account's events stand now. They are read from there after the play, so as not to slow it."""
+        async with self._exchange.order_events(max_downtime=self._options.patience) as events:
+            async for update in events:
+                if isinstance(update, OrdersSnapshot):
+                    break
+            return events.resume_token
 
-    async def _events_told(self, events: OrderEventStream, sequence: int) -> None:
-        """Wait until the events have caught up; if they do not, the list of trades is asked instead."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(EVENTS_PATIENCE):
-                await events.reached(sequence)
+    async def _gather(self, token: str, sequence: int) -> bool:
+        """Take in the fills that the events tell from `token` to `sequence`; return whether nothing was left out."""
+        events = self._exchange.order_events(fills_only=True, resume_token=token, max_downtime=self._options.patience)
 
-    async def _fills(self, events: OrderEventStream, played: Played) -> list[FlowFill]:
-        """All fills of the run. What the events could not tell (a new snapshot, an earlier process) is looked up."""
+        async def read() -> None:
+            async for update in events:
+                if isinstance(update, Fill):
+                    self._log.add(update)
+
+        reader = asyncio.create_task(read())
+        reached = asyncio.create_task(events.reached(sequence))
+        try:
+            await asyncio.wait([reader, reached], timeout=EVENTS_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            return reached.done() and events.snapshots == 0
+        finally:
+            reader.cancel()
+            reached.cancel()
+            await asyncio.wait([reader, reached])
+            if not reader.cancelled():
+                reader.exception()  # Seen: what the events did not tell is looked up.
+            await events.aclose()
+
+    async def _fills(self, played: Played, *, complete: bool) -> list[FlowFill]:
+        """All fills of the run. What the events could not tell (too long ago, an earlier process) is looked up."""
         fills = self._log.fills(self._plan.prefix, played.seq_of_sequence)
-        doubtful = events.snapshots > 1 or self._options.resumed or max(events.sequence, events.head_sequence) == 0
         expected = self._flow.fills
-        if doubtful or (expected is not None and compare_fills(expected, fills)):
+        if not complete or (expected is not None and compare_fills(expected, fills)):
             listed = await self._insist(
                 lambda: self._exchange.list_fills(self._plan.symbol, min_sequence=played.last_sequence)
             )
@@ -171,14 +182,6 @@ class Replay:
         if self._flow.book is not None and book is not None:
             report.levels_compared = len(self._flow.book.bids) + len(self._flow.book.asks)
             report.differences += compare_book(self._flow.book, book)
-
-
-async def _first(started: "asyncio.Future[None]", gather: "asyncio.Task[None]") -> None:
-    """Wait for the first snapshot of the events, or raise what ended them."""
-    await asyncio.wait([started, gather], return_when=asyncio.FIRST_COMPLETED)
-    if not started.done():
-        gather.result()
-        raise ExchangeError("the account's events ended", reason="UPSTREAM_UNAVAILABLE")
 
 
 def percentiles(latencies: list[float]) -> dict[str, float]:
