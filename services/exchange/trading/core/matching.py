@@ -136,31 +136,12 @@ def _trade(
         finish(state, maker)
     else:
         maker.status = PARTIAL
-    events.append(
-        (
-            TRADE,
-            index,
-            market.index,
-            price,
-            lots,
-            taker.side,
-            maker.order_id,
-            taker.order_id,
-            maker.account.name,
-            taker.account.name,
-            maker_fee,
-            taker_fee,
-            released,
-            maker_open,
-            maker.lots_filled,
-            maker.notional,
-            maker.fee_paid,
-            taker_open,
-            taker.lots_filled,
-            taker.notional,
-            taker.fee_paid,
-        )
-    )
+    events.append((
+        TRADE, index, market.index, price, lots, taker.side,
+        maker.order_id, taker.order_id, maker.account.name, taker.account.name, maker_fee, taker_fee, released,
+        maker_open, maker.lots_filled, maker.notional, maker.fee_paid,
+        taker_open, taker.lots_filled, taker.notional, taker.fee_paid,
+    ))  # fmt: skip
 
 
 def cancel_open(state: State, order: Order, reason: int, events: list[Event]) -> None:
