@@ -22,7 +22,6 @@ ACCOUNT_KEY: Final = "x-pincex-account"
 _ACCOUNT_FORM: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _FORWARDED_KEY: Final = "x-forwarded-for"
 _EXTERNAL_KEY: Final = "x-envoy-external-address"
-CLIENT_ADDRESS_KEY: Final = "x-pincex-client-address"
 _WARNING_INTERVAL_S: Final = 60.0
 _MAX_CACHED: Final = 1024
 
@@ -90,20 +89,13 @@ class DevelopmentResolver:
     def resolve(self, peer: str, metadata: Metadata) -> Principal:
         """Return the named account. Raises ServiceError UNAUTHENTICATED off this machine, INVALID_FIELD for a bad name."""
         account: str | bytes = self._default_account
-        forwarded: list[str | bytes] = []
-        by_edge = False
         local = is_loopback_peer(peer)
         for key, value in metadata:
             if key == ACCOUNT_KEY:
                 account = value
-            elif key == _FORWARDED_KEY:
-                forwarded.append(value)
-            elif key == CLIENT_ADDRESS_KEY:
-                by_edge = True
+            elif key in {_FORWARDED_KEY, _EXTERNAL_KEY}:
                 local = local and _all_loopback(value)
-            elif key == _EXTERNAL_KEY:
-                local = local and _all_loopback(value)
-        if not local or not all(_all_loopback(value) for value in _before_edge(forwarded, by_edge=by_edge)):
+        if not local:
             raise ServiceError(
                 ErrorReason.UNAUTHENTICATED, "anonymous calls are taken from this machine only: sign in first"
             )
@@ -144,19 +136,6 @@ def is_loopback_peer(peer: str) -> bool:
         return False
     host = unquote(rest).rpartition(":")[0]
     return _is_loopback(host.strip("[]"))
-
-
-def _before_edge(forwarded: list[str | bytes], *, by_edge: bool) -> list[str | bytes]:
-    """What was forwarded before our own Envoy had the call.
-
-    Envoy names the client in CLIENT_ADDRESS_KEY, overwriting what was there, and appends one address to
-    `x-forwarded-for`: for clients on this machine not 127.0.0.1 but the machine's own.
-    """
-    if not by_edge or not forwarded:
-        return forwarded
-    last = forwarded[-1]
-    kept = last.rpartition("," if isinstance(last, str) else b",")[0]  # type: ignore[arg-type]
-    return [*forwarded[:-1], kept] if kept else forwarded[:-1]
 
 
 def _all_loopback(value: str | bytes) -> bool:

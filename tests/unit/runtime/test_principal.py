@@ -70,12 +70,6 @@ def test_a_name_of_another_form_is_refused(account):
         (HERE, (("x-forwarded-for", "127.0.0.1"),), True),
         (HERE, (("x-forwarded-for", "127.0.0.1, ::1"),), True),
         (HERE, (("x-envoy-external-address", "127.0.0.1"),), True),
-        # Through our Envoy: it names the client, and appends this machine's own address.
-        (HERE, (("x-forwarded-for", "10.0.0.9"), ("x-pincex-client-address", "127.0.0.1")), True),
-        (HERE, (("x-forwarded-for", "127.0.0.1,10.0.0.9"), ("x-pincex-client-address", "127.0.0.1")), True),
-        (HERE, (("x-forwarded-for", "203.0.113.5,10.0.0.9"), ("x-pincex-client-address", "127.0.0.1")), False),
-        (HERE, (("x-forwarded-for", "10.0.0.9"), ("x-pincex-client-address", "203.0.113.5")), False),
-        ("ipv4:10.0.0.9:1", (("x-pincex-client-address", "127.0.0.1"),), False),
         (HERE, (("x-forwarded-for", "10.0.0.9"),), False),
         (HERE, (("x-forwarded-for", "127.0.0.1, 10.0.0.9"),), False),
         (HERE, (("x-forwarded-for", "10.0.0.9"), ("x-forwarded-for", "127.0.0.1")), False),

@@ -94,20 +94,11 @@ def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
                     "name": name,
                     "domains": ["*"],
                     "routes": routes(plan, public=public),
-                    "request_headers_to_add": [_client_address()],
                     "typed_per_filter_config": {"envoy.filters.http.cors": cors_policy()},
                 },
             ],
         },
         "http_filters": http_filters(plan, public=public),
-    }
-
-
-def _client_address() -> Json:
-    """Who is at the other end of the connection, whatever the client says; `exchange.runtime.principal` reads it."""
-    return {
-        "header": {"key": "x-pincex-client-address", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
-        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
     }
 
 
