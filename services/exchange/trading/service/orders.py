@@ -144,6 +144,8 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     ) -> order_service_pb2.ListOrdersResponse:
         """List orders, newest first."""
         size = paging.page_size(request.page_size)
+        requests.check_filter(request.statuses, types_pb2.CANCELLED, "statuses")
+        requests.check_filter([request.side] if request.side else [], types_pb2.SELL, "side")
         desk = self._desk
         await desk.reach(request.min_sequence)
         symbol = desk.market(request.symbol)[0].symbol if request.symbol else ""

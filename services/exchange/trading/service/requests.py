@@ -5,6 +5,8 @@ What is refused here was never journaled and used up no id. Raises ServiceError 
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Final, TypeVar
 
 from google.protobuf.message import Message
@@ -19,6 +21,7 @@ from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import order_commands_pb2 as pb
 
 MAX_SEQUENCE_DIGITS: Final = 18
+_ZERO: Final = re.compile(r"0{1,38}(\.0{1,38})?")
 
 _TIFS: Final = {
     LIMIT: frozenset({GTC, IOC, FOK, GTD}),
@@ -129,6 +132,13 @@ def place(
     )  # fmt: skip
 
 
+def check_filter(values: Iterable[int], highest: int, field: str) -> None:
+    """Check the values of an enum that a list is filtered by. Raises ServiceError UNKNOWN_ENUM_VALUE."""
+    for value in values:
+        if not 1 <= value <= highest:
+            raise refuse(ErrorReason.UNKNOWN_ENUM_VALUE, field, f"{field} {value} is not known", str(value))
+
+
 def _bad_enum(field: str, value: int) -> ServiceError:
     if value == 0:
         return refuse(ErrorReason.UNKNOWN_ENUM_VALUE, field, f"{field} is required")
@@ -182,7 +192,7 @@ def replace(
     expected = -1
     if request.expected_filled_quantity:
         text = request.expected_filled_quantity
-        expected = 0 if not text.strip("0.") and text != "." else units.lots(text, "expected_filled_quantity")
+        expected = 0 if _ZERO.fullmatch(text) else units.lots(text, "expected_filled_quantity")
     request_id = client_id(request.request_id, "request_id")
     return (
         cmd.REPLACE, account, session, number, request_id, _request_time(request),
