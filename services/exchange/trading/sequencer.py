@@ -14,7 +14,7 @@ import heapq
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from exchange.runtime.clock import Clock
 from exchange.trading import codec
@@ -22,13 +22,16 @@ from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import Event, Result
-from exchange.trading.journal.contract import Frame, Journal, JournalError
+from exchange.trading.journal.contract import Frame, Journal
 
 DENSE_ARRIVALS_PER_SECOND: Final = 1_700
 """Separate submissions a second above which frames are paced."""
 
 FRAME_INTERVAL_S: Final = 0.001
 """Least time between two frames while arrivals are dense."""
+
+TICK_AGAIN_S: Final = 0.02
+"""When a tick that could not be had now is tried again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +117,7 @@ class Sequencer:
         self._appending: asyncio.Task[None] | None = None
         self._waiters: deque[tuple[int, asyncio.Future[list[Result]], list[Result]]] = deque()
         self._sequence_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._sequence_waiters_gone = 0
         self._tie = 0
         self._pump_scheduled = False
         self._stopped = False
@@ -124,6 +128,8 @@ class Sequencer:
         self._tick_at = -1
         self._tick_handle: asyncio.TimerHandle | None = None
         self._stall_handle: asyncio.TimerHandle | None = None
+        # What a recovered core has due must not wait for somebody's command.
+        self._schedule_tick()
 
     # --- what callers do ---
 
@@ -167,17 +173,31 @@ class Sequencer:
         return future
 
     async def reached(self, sequence: int) -> None:
-        """Wait until `sequence` is durable here; the caller bounds the time."""
+        """Wait until `sequence` is durable here; the caller bounds the time. Raises Stopped."""
         if sequence <= self.committed_sequence:
             return
+        if self._stopped:
+            raise Stopped
         future: asyncio.Future[None] = self._loop.create_future()
         self._tie += 1
         heapq.heappush(self._sequence_waiters, (sequence, self._tie, future))
-        await future
+        try:
+            await future
+        finally:
+            if future.cancelled():
+                self._forget_sequence_waiter()
+
+    def _forget_sequence_waiter(self) -> None:
+        """Readers who gave up must not gather here: who asks for the far future would fill the memory."""
+        self._sequence_waiters_gone += 1
+        if 2 * self._sequence_waiters_gone > len(self._sequence_waiters):
+            self._sequence_waiters = [waiter for waiter in self._sequence_waiters if not waiter[2].done()]
+            heapq.heapify(self._sequence_waiters)
+            self._sequence_waiters_gone = 0
 
     async def drain(self) -> None:
-        """Wait until nothing is queued or being committed."""
-        while self._queued and not self._stopped:
+        """Wait until all that has arrived is durable. Raises Stalled or Stopped when that is not to be had."""
+        while not self._stopped and (self._arrived or self.engine.state.sequence > self.committed_sequence):
             barrier = self.barrier()
             if barrier is not None:
                 await barrier
@@ -185,18 +205,20 @@ class Sequencer:
                 await asyncio.sleep(0)
 
     def stop(self, error: Exception | None = None) -> None:
-        """Refuse everything from now on; what waits fails, its outcome unknown. An append under way is not cancelled."""
+        """Refuse everything from now on; what waits fails, its outcome unknown. An append under way is not cancelled,
+        and no other follows it. `failure` ends: with the error, if one is given.
+        """
         if self._stopped:
             return
         self._stopped = True
+        self._open = None
         for handle in (self._tick_handle, self._stall_handle):
             if handle is not None:
                 handle.cancel()
-        self._fail_waiting(Stopped())
-        while self._sequence_waiters:
-            future = heapq.heappop(self._sequence_waiters)[2]
-            if not future.done():
-                future.set_exception(Stopped())
+        self._fail_waiting(Stopped)
+        for _, _, future in self._sequence_waiters:
+            _fail(future, Stopped())
+        self._sequence_waiters.clear()
         if not self.failure.done():
             if error is None:
                 self.failure.set_result(None)
@@ -209,12 +231,9 @@ class Sequencer:
         self._pump_scheduled = False
         if self._stopped:
             return
-        try:
-            self._apply_arrived(self.limits.max_frame_commands)
-        except AssertionError as error:
-            # A broken invariant: nothing of this frame may get out.
-            self.stop(error)
-            raise
+        self._apply_arrived(self.limits.max_frame_commands)
+        if self._stopped:
+            return
         if self._appending is None and self._open is not None:
             self._start_append()
         self._schedule_tick()
@@ -227,27 +246,38 @@ class Sequencer:
             self._apply_arrived(self.limits.max_queued_commands)
 
     def _apply_arrived(self, room: int) -> None:
-        engine = self.engine
-        while self._arrived:
-            frame = self._open
-            if frame is not None and len(frame.commands) >= room:
-                return
+        """Apply what has arrived while the open frame has room; stops this leader if the core breaks."""
+        while self._arrived and (self._open is None or len(self._open.commands) < room):
             submitted, future = self._arrived.popleft()
-            results: list[Result] = []
-            for command in submitted:
-                known = engine.recall(command)
-                if known is not None:
-                    results.append(known)
-                    continue
-                if frame is None:
-                    frame = self._open = _OpenFrame(
-                        engine.state.sequence + 1, max(engine.state.time_ns, self._clock.time_ns())
-                    )
-                events = engine.apply(engine.state.sequence + 1, frame.time_ns, command)
-                frame.commands.append(command)
-                frame.events.append(events)
-                results.append(engine.result)
-            self._release_later(engine.state.sequence, future, results, len(submitted))
+            try:
+                results = self._apply(submitted)
+            except Exception as error:  # noqa: BLE001 - the core's invariants break in any shape
+                # The state is not to be used any more, and nothing of this frame may get out.
+                self._queued -= len(submitted)
+                _fail(future, Stopped())
+                self.stop(error)
+                return
+            self._release_later(self.engine.state.sequence, future, results, len(submitted))
+
+    def _apply(self, submitted: list[Command]) -> list[Result]:
+        """Apply one submission into the open frame; repeats and what ids forbid are answered from memory."""
+        engine = self.engine
+        frame = self._open
+        results: list[Result] = []
+        for command in submitted:
+            known = engine.recall(command)
+            if known is not None:
+                results.append(known)
+                continue
+            if frame is None:
+                frame = self._open = _OpenFrame(
+                    engine.state.sequence + 1, max(engine.state.time_ns, self._clock.time_ns())
+                )
+            events = engine.apply(engine.state.sequence + 1, frame.time_ns, command)
+            frame.commands.append(command)
+            frame.events.append(events)
+            results.append(engine.result)
+        return results
 
     def _release_later(
         self, sequence: int, future: asyncio.Future[list[Result]], results: list[Result], count: int
@@ -281,23 +311,20 @@ class Sequencer:
         await self._append()
 
     async def _append(self) -> None:
-        opened = self._open
-        assert opened is not None
-        self._open = None
+        opened, self._open = self._open, None
+        if opened is None:
+            assert self._stopped, "an append has a frame, unless this leader was stopped meanwhile"
+            return
         try:
             frame = self._seal(opened)
             started = self._last_append_at = self._clock.monotonic()
             self._watch_stall()
             await self._journal.append(frame)
-        except JournalError as error:
+            if self._on_append is not None:
+                self._on_append(self._clock.monotonic() - started, len(opened.commands))
+            self._committed(opened, frame)
+        except Exception as error:  # noqa: BLE001 - whatever it was: who leads on would answer without a journal
             self.stop(error)
-            return
-        except Exception as error:
-            self.stop(error)
-            raise
-        if self._on_append is not None:
-            self._on_append(self._clock.monotonic() - started, len(opened.commands))
-        self._committed(opened, frame)
 
     def _seal(self, opened: _OpenFrame) -> Frame:
         events = codec.encode_events(opened.events)
@@ -350,22 +377,20 @@ class Sequencer:
         self._stall_handle = None
         stalled = self._journal.stalled_since
         if stalled is not None and self._clock.monotonic() - stalled > self.limits.stall_fail_s:
-            self._fail_waiting(Stalled())
+            self._fail_waiting(Stalled)
         if not self._stopped and (self._appending is not None or self._open is not None):
             self._watch_stall()
 
-    def _fail_waiting(self, error: Exception) -> None:
+    def _fail_waiting(self, error: type[Exception]) -> None:
         """Tell all who wait that the outcome is unknown. What has been applied stays in the frames that wait."""
         while self._waiters:
             _, future, results = self._waiters.popleft()
             self._queued -= len(results)
-            if not future.done():
-                future.set_exception(error)
+            _fail(future, error())
         while self._arrived:
             commands, future = self._arrived.popleft()
             self._queued -= len(commands)
-            if not future.done():
-                future.set_exception(error)
+            _fail(future, error())
 
     # --- time ---
 
@@ -388,12 +413,21 @@ class Sequencer:
         due = self.engine.due_ns()
         if self._stopped or due < 0:
             return
-        if due <= self._clock.time_ns() and not self._arrived:
+        self._tick_at = -1
+        if due > self._clock.time_ns() or self._arrived:
+            self._schedule_tick()
+        elif self._open is not None and self._open.time_ns < due:
+            # The frame that waits was begun before: only the next one carries a time that is late enough.
+            self._tick_handle = self._loop.call_later(TICK_AGAIN_S, self._tick)
+        else:
             try:
                 self.submit([cmd.tick()])
             except (Overloaded, Stalled):
-                self._tick_at = -1
-                self._tick_handle = self._loop.call_later(0.1, self._tick)
-        else:
-            self._tick_at = -1
-            self._schedule_tick()
+                self._tick_handle = self._loop.call_later(TICK_AGAIN_S, self._tick)
+
+
+def _fail(future: asyncio.Future[Any], error: Exception) -> None:
+    """End a wait with an error. A caller who has gone must not make the loop report it as never retrieved."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()
