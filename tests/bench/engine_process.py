@@ -106,9 +106,9 @@ def running_echo() -> Iterator[str]:
 def sample_order() -> types_pb2.Order:
     """An answer of the size that PlaceOrder gives."""
     order = types_pb2.Order(
-        order_id="1234567", client_order_id="bench-0-123456", symbol="BTCUSD", side=1, order_type=1, time_in_force=1,
-        status=1, quantity="0.10000", filled_quantity="0.00000", open_quantity="0.10000", price="50000.00",
-        filled_notional="0.00000000", fee_paid="0.00000000", self_trade_prevention=2, account="demo", sequence=1234567,
+        order_id="1234567", client_order_id="bench-0-123456", symbol="BTCUSD", side=types_pb2.BUY, order_type=types_pb2.LIMIT, time_in_force=types_pb2.GTC,
+        status=types_pb2.PENDING, quantity="0.10000", filled_quantity="0.00000", open_quantity="0.10000", price="50000.00",
+        filled_notional="0.00000000", fee_paid="0.00000000", self_trade_prevention=types_pb2.CANCEL_NEWEST, account="demo", sequence=1234567,
     )  # fmt: skip
     order.created_time.GetCurrentTime()
     order.updated_time.GetCurrentTime()

@@ -27,7 +27,17 @@ from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import BUY, FOK, GTC, IOC, LIMIT, MARKET, SELL, STP_CANCEL_NEWEST
 from exchange.trading.core.engine import Engine
-from exchange.trading.core.events import E_KIND, O_ORDER_ID, ORDER_CANCELLED, T_MAKER_OPEN, T_MAKER_ORDER, TRADE, Event
+from exchange.trading.core.events import (
+    E_KIND,
+    O_ORDER_ID,
+    ORDER_CANCELLED,
+    T_MAKER_OPEN,
+    T_MAKER_ORDER,
+    T_TAKER_OPEN,
+    T_TAKER_ORDER,
+    TRADE,
+    Event,
+)
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 ACCOUNTS: Final = tuple(f"account-{number}" for number in range(50))
@@ -108,6 +118,9 @@ class Workload:
             self.trades += 1
             if event[T_MAKER_OPEN] == 0:
                 self._forget(event[T_MAKER_ORDER])
+            if event[T_TAKER_OPEN] == 0:
+                # A replaced order may trade as the taker.
+                self._forget(event[T_TAKER_ORDER])
         elif event[E_KIND] == ORDER_CANCELLED:
             self._forget(event[O_ORDER_ID])
 
