@@ -7,10 +7,17 @@ digest compared, so a core that would answer otherwise than the one that was ack
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from exchange.trading import codec
+from exchange.trading.core.commands import Command
 from exchange.trading.core.engine import Engine
+from exchange.trading.core.events import Event
 from exchange.trading.journal.contract import GENESIS_HASH, Frame, Journal, JournalCorrupt, StoredSnapshot
 
 
@@ -28,31 +35,56 @@ class Recovered:
 def replay_frame(engine: Engine, frame: Frame, digest: bytes) -> bytes:
     """Apply a frame's commands and compare what comes out with what was stored; answers the digest after it.
 
-    Raises JournalCorrupt, naming the frame, when the events differ, and UnsupportedFormat.
+    Raises JournalCorrupt, naming the sequence, when anything differs, and UnsupportedVersion; the core is not to be used
+    any more then.
     """
-    codec.check_format(frame.format_version)
-    sequence = frame.first_sequence
-    events = []
-    for command in codec.decode_commands(frame.commands):
-        events.append(engine.apply(sequence, frame.time_ns, command))
-        sequence += 1
+    events = _apply(engine, frame, _commands_of(frame))
     encoded = codec.encode_events(events)
     after = codec.next_digest(digest, encoded)
     if after != frame.digest:
-        raise JournalCorrupt(frame.shard, frame.first_sequence, _difference(frame, events, encoded))
+        sequence, difference = _difference(frame, events, encoded)
+        raise JournalCorrupt(frame.shard, sequence, difference)
     return after
 
 
-def _difference(frame: Frame, events: list[list[tuple[object, ...]]], encoded: bytes) -> str:
-    """Where a replay left the record."""
+def _commands_of(frame: Frame) -> list[Command]:
+    """The commands of a frame, as many as it has sequences."""
+    place = f"frame {frame.first_sequence}..{frame.last_sequence}"
+    codec.check_versions(frame.format_version, frame.rules_version, f"shard {frame.shard}, {place}")
+    try:
+        commands = codec.decode_commands(frame.commands)
+    except msgspec.DecodeError as error:
+        raise JournalCorrupt(
+            frame.shard, frame.first_sequence, f"the commands of {place} cannot be read: {error}"
+        ) from error
+    if len(commands) != frame.last_sequence - frame.first_sequence + 1:
+        raise JournalCorrupt(frame.shard, frame.first_sequence, f"{place} holds {len(commands)} commands")
+    return commands
+
+
+def _apply(engine: Engine, frame: Frame, commands: list[Command]) -> list[list[Event]]:
+    events: list[list[Event]] = []
+    sequence = frame.first_sequence
+    for command in commands:
+        try:
+            events.append(engine.apply(sequence, frame.time_ns, command))
+        except Exception as error:
+            raise JournalCorrupt(frame.shard, sequence, f"the core cannot apply this command: {error!r}") from error
+        sequence += 1
+    return events
+
+
+def _difference(frame: Frame, events: list[list[Event]], encoded: bytes) -> tuple[int, str]:
+    """Where a replay left the record, and how."""
     if encoded == frame.events:
-        return "the events are the same, but the digest before this frame differs"
+        return frame.first_sequence, "the events are the same, but the digest before this frame differs"
     stored = codec.decode_events(frame.events)
     again = codec.decode_events(codec.encode_events(events))
     for offset, (one, two) in enumerate(zip(stored, again, strict=False)):
         if one != two:
-            return f"replay differs from the record at sequence {frame.first_sequence + offset}"
-    return "replay gives another number of events than the record"
+            sequence = frame.first_sequence + offset
+            return sequence, f"replay differs from the record at sequence {sequence}"
+    return frame.first_sequence, "replay gives another number of events than the record"
 
 
 async def recover(
@@ -61,11 +93,29 @@ async def recover(
     """The core as of the journal's head, or as of the end of the frame that holds `to_sequence`.
 
     With `exactly` it stops in the middle of that frame, at `to_sequence` itself; such a core is for looking at only,
-    its hash and digest are those of the frame before. Raises JournalCorrupt with the exact place, or UnsupportedFormat;
+    its hash and digest are those of the frame before. Raises JournalCorrupt with the exact place, or UnsupportedVersion;
     a snapshot whose state does not have the hash stored with it is refused alike.
     """
     snapshot = None if from_genesis else await journal.latest_snapshot(to_sequence)
     recovered = Recovered(Engine(), GENESIS_HASH, codec.GENESIS_DIGEST, 0, 0) if snapshot is None else restore(snapshot)
+    with _without_collector():
+        await _replay(journal, recovered, to_sequence, exactly=exactly)
+    return recovered
+
+
+@contextlib.contextmanager
+def _without_collector() -> Iterator[None]:
+    """What a replay makes stays: looking for garbage among it would take as long as the replay itself."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+async def _replay(journal: Journal, recovered: Recovered, to_sequence: int | None, *, exactly: bool) -> None:
     async for frame in journal.read(recovered.engine.state.sequence + 1, to_sequence=to_sequence):
         if exactly and to_sequence is not None and frame.last_sequence > to_sequence:
             recovered.replayed_commands += _replay_start(recovered.engine, frame, to_sequence)
@@ -77,28 +127,31 @@ async def recover(
             break
         # Whoever shares this event loop goes on between frames.
         await asyncio.sleep(0)
-    return recovered
 
 
 def _replay_start(engine: Engine, frame: Frame, to_sequence: int) -> int:
     """Apply the commands of a frame up to a sequence; answers how many."""
-    codec.check_format(frame.format_version)
     count = to_sequence - frame.first_sequence + 1
-    for offset, command in enumerate(codec.decode_commands(frame.commands)[:count]):
-        engine.apply(frame.first_sequence + offset, frame.time_ns, command)
-    return count
+    return len(_apply(engine, frame, _commands_of(frame)[:count]))
 
 
 def restore(snapshot: StoredSnapshot) -> Recovered:
     """The core of a stored snapshot. Raises JournalCorrupt when its hash is not the one stored with it."""
-    codec.check_format(snapshot.format_version)
-    engine = Engine.restore(codec.decode_snapshot(snapshot.state))
+    where = f"shard {snapshot.shard}, snapshot at sequence {snapshot.sequence}"
+    codec.check_versions(snapshot.format_version, snapshot.rules_version, where)
+    try:
+        engine = Engine.restore(codec.decode_snapshot(snapshot.state))
+    except Exception as error:
+        raise JournalCorrupt(
+            snapshot.shard, snapshot.sequence, f"the snapshot's state cannot be read: {error!r}"
+        ) from error
     found = engine.state_hash()
     if found != snapshot.state_hash or engine.state.sequence != snapshot.sequence:
         raise JournalCorrupt(
             snapshot.shard,
             snapshot.sequence,
-            f"the snapshot's state hashes to {found[:16]}, stored is {snapshot.state_hash[:16]}",
+            f"the snapshot's state is of sequence {engine.state.sequence} and hashes to {found[:16]}, "
+            f"stored is {snapshot.state_hash[:16]}",
         )
     return Recovered(engine, snapshot.frame_hash, snapshot.digest, snapshot.sequence, 0)
 
