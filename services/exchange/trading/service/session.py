@@ -133,7 +133,7 @@ class Sessions:
         key = (account, name)
         older = self._connections.get(key)
         if older is not None:
-            self._take_over(older)
+            self._end(older, ServiceError(ErrorReason.SESSION_TAKEN_OVER))
         connection = self._connections[key] = _Connection(account, name)
         self._cancel_timer(key)
         try:
@@ -152,11 +152,12 @@ class Sessions:
             resumed=resumed,
         )
 
-    def _take_over(self, older: _Connection) -> None:
-        """A newer connection has the session now: end the older one, whatever waits in its way out."""
-        while not older.outbox.empty():
-            older.outbox.get_nowait()
-        older.outbox.put_nowait(ServiceError(ErrorReason.SESSION_TAKEN_OVER))
+    @staticmethod
+    def _end(connection: _Connection, error: ServiceError) -> None:
+        """End a connection now, whatever waits in its way out: a client that does not read may have filled it."""
+        while not connection.outbox.empty():
+            connection.outbox.get_nowait()
+        connection.outbox.put_nowait(error)
 
     async def _read(self, incoming: AsyncIterator[pb.OrderSessionRequest], connection: _Connection) -> None:
         """Take what the client sends until it stops, breaks the protocol, or closes."""
@@ -358,7 +359,7 @@ class Sessions:
             return
         connection = self._connections.get(key)
         if connection is not None:
-            connection.outbox.put_nowait(ServiceError(ErrorReason.SESSION_NOT_FOUND, "the dead-man timer ran out"))
+            self._end(connection, ServiceError(ErrorReason.SESSION_NOT_FOUND, "the dead-man timer ran out"))
         self._spawn(cmd.expire_session(*key))
 
     def _spawn(self, command: Command) -> None:
