@@ -13,7 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from exchange.trading.core.commands import Command
+from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.events import Event
+from exchange.trading.journal.errors import JournalError
 
 FORMAT_VERSION: Final = 1
 SUPPORTED_FORMATS: Final = frozenset({1})
@@ -30,14 +32,18 @@ _ANY: Final = msgspec.msgpack.Decoder()
 _COMPRESSION_LEVEL: Final = 1
 
 
-class UnsupportedFormat(Exception):
+class UnsupportedVersion(JournalError):
     """A frame or snapshot was written by a build that this one does not know."""
 
 
-def check_format(version: int) -> None:
-    """Raise UnsupportedFormat for a version that this build cannot read."""
-    if version not in SUPPORTED_FORMATS:
-        raise UnsupportedFormat(f"format {version}; this build reads {sorted(SUPPORTED_FORMATS)}")
+def check_versions(format_version: int, rules_version: int, where: str) -> None:
+    """Raise UnsupportedVersion, naming the place, for a format or rules that this build does not know."""
+    if format_version not in SUPPORTED_FORMATS:
+        raise UnsupportedVersion(
+            f"{where}: its format is {format_version}, this build reads {sorted(SUPPORTED_FORMATS)}"
+        )
+    if not 1 <= rules_version <= RULES_VERSION:
+        raise UnsupportedVersion(f"{where}: its rules are {rules_version}, this build knows 1 to {RULES_VERSION}")
 
 
 def encode_commands(commands: list[Command]) -> bytes:

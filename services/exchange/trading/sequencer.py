@@ -229,11 +229,8 @@ class Sequencer:
 
     def _pump(self) -> None:
         self._pump_scheduled = False
-        if self._stopped:
-            return
-        self._apply_arrived(self.limits.max_frame_commands)
-        if self._stopped:
-            return
+        if not self._stopped:
+            self._apply_arrived(self.limits.max_frame_commands)
         if self._appending is None and self._open is not None:
             self._start_append()
         self._schedule_tick()
@@ -396,6 +393,8 @@ class Sequencer:
 
     def _schedule_tick(self) -> None:
         """Let time in when something falls due and no command brings it."""
+        if self._stopped:
+            return
         due = self.engine.due_ns()
         if due == self._tick_at and self._tick_handle is not None:
             return

@@ -1,0 +1,250 @@
+"""From the journal to a core: equal from everywhere, and refused with the exact place where anything is wrong."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from itertools import accumulate
+from typing import Any
+
+import pytest
+
+from exchange.trading import codec, recovery
+from exchange.trading.bootstrap import development_commands
+from exchange.trading.codec import UnsupportedVersion
+from exchange.trading.core import commands as cmd
+from exchange.trading.core.commands import Command
+from exchange.trading.core.engine import Engine
+from exchange.trading.journal.contract import Frame, JournalCorrupt, StoredSnapshot
+from exchange.trading.journal.frame import GENESIS_HASH
+from exchange.trading.journal.memory import MemoryJournal, MemoryStore
+from tests.unit.trading.sequencer_rig import order
+
+pytestmark = pytest.mark.core
+
+
+def flow(seed: int, count: int = 300) -> list[Command]:
+    """A market at work: orders that cross, cancels, repeats of ids left out as the sequencer does."""
+    rng = random.Random(seed)
+    commands = development_commands()
+    for number in range(count):
+        side = rng.choice([1, 2])
+        price = 5_000_000 + rng.randint(-30, 30) * 100
+        account = rng.choice(["demo", "maker"])
+        match rng.randint(0, 9):
+            case 0 if number > 10:
+                commands.append(
+                    cmd.cancel(account, client_order_id=f"{rng.randrange(number)}", request_id=f"x{number}")
+                )
+            case 1:
+                commands.append(cmd.credit("demo", 2, rng.randint(1, 10**9), request_id=f"c{number}"))
+            case _:
+                lots = rng.randint(1, 50) * 10
+                commands.append(order(f"{number}", account=account, side=side, price=price, lots=lots))
+    return commands
+
+
+def frames_of(commands: list[Command], *, seed: int = 1, size: int = 9) -> list[Frame]:
+    """The commands as sealed frames of 1 to `size` commands."""
+    rng = random.Random(seed)
+    engine, frames = Engine(), []
+    digest, previous = codec.GENESIS_DIGEST, GENESIS_HASH
+    rest = list(commands)
+    while rest:
+        taken, rest = rest[: (count := rng.randint(1, size))], rest[count:]
+        first = engine.state.sequence + 1
+        events = [engine.apply(first + offset, first * 1_000, command) for offset, command in enumerate(taken)]
+        frame = seal(first, taken, events, digest, previous)
+        digest, previous = frame.digest, frame.hash
+        frames.append(frame)
+    return frames
+
+
+def seal(first: int, taken: list[Command], events: list[Any], digest: bytes, previous: bytes, **changes: Any) -> Frame:
+    encoded = codec.encode_events(events)
+    values = {
+        "shard": 0, "first_sequence": first, "last_sequence": first + len(taken) - 1, "epoch": 1, "time_ns": first * 1_000,
+        "commands": codec.encode_commands(taken), "events": encoded, "digest": codec.next_digest(digest, encoded),
+        "prev_hash": previous, "format_version": 1, "rules_version": 1,
+    }  # fmt: skip
+    return Frame.seal(**{**values, **changes})
+
+
+def journal_of(frames: list[Frame]) -> MemoryJournal:
+    return MemoryJournal(MemoryStore(epoch=1, frames=list(frames)))
+
+
+def changed(stored: Any, **changes: Any) -> Any:
+    return replace(stored, **changes)
+
+
+def resealed(frames: list[Frame], at: int, **changes: Any) -> list[Frame]:
+    """The frames with one changed, and all hashes from there on made right again: what a wrong writer would leave."""
+    made = list(frames[:at])
+    for place, frame in enumerate(frames[at:]):
+        fields = {name: getattr(frame, name) for name in Frame.__slots__ if name != "hash"}
+        previous = made[-1].hash if made else GENESIS_HASH
+        made.append(Frame.seal(**{**fields, **(changes if place == 0 else {}), "prev_hash": previous}))
+    return made
+
+
+async def test_snapshot_and_tail_equal_the_replay_from_the_first_frame():
+    frames = frames_of(flow(1))
+    journal = journal_of(frames)
+    whole = await recovery.recover(journal, from_genesis=True)
+    assert whole.replayed_commands == whole.engine.state.sequence == frames[-1].last_sequence
+    for frame in random.Random(2).sample(frames, 6):
+        at = await recovery.recover(journal, to_sequence=frame.last_sequence, from_genesis=True)
+        await journal.save_snapshot(recovery.take_snapshot(at, 0))
+        again = await recovery.recover(journal)
+        newest = max(journal.store.snapshots)
+        assert again.snapshot_sequence == newest
+        assert again.replayed_commands == frames[-1].last_sequence - newest
+        assert again.engine.state_hash() == whole.engine.state_hash()
+        assert (again.digest, again.frame_hash) == (whole.digest, whole.frame_hash)
+
+
+async def test_recovery_stops_at_the_end_of_the_frame_that_holds_the_sequence():
+    frames = frames_of(flow(3))
+    journal = journal_of(frames)
+    middle = next(frame for frame in frames[20:] if frame.last_sequence > frame.first_sequence + 1)
+    recovered = await recovery.recover(journal, to_sequence=middle.first_sequence + 1)
+    assert recovered.engine.state.sequence == middle.last_sequence
+    assert recovered.frame_hash == middle.hash
+
+
+async def test_a_snapshot_beyond_the_sequence_asked_for_is_not_used():
+    frames = frames_of(flow(3))
+    journal = journal_of(frames)
+    await journal.save_snapshot(recovery.take_snapshot(await recovery.recover(journal), 0))
+    recovered = await recovery.recover(journal, to_sequence=frames[10].last_sequence)
+    assert recovered.snapshot_sequence == 0
+    assert recovered.engine.state.sequence == frames[10].last_sequence
+
+
+async def test_an_empty_journal_gives_the_empty_core():
+    recovered = await recovery.recover(journal_of([]))
+    assert recovered.engine.state_hash() == Engine().state_hash()
+    assert (recovered.frame_hash, recovered.digest) == (GENESIS_HASH, codec.GENESIS_DIGEST)
+
+
+async def snapshot_of(frames: list[Frame]) -> tuple[MemoryJournal, StoredSnapshot]:
+    journal = journal_of(frames)
+    snapshot = recovery.take_snapshot(await recovery.recover(journal, to_sequence=frames[20].last_sequence), 0)
+    return journal, snapshot
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda snapshot: {"state_hash": "0" * 64},
+        lambda snapshot: {"state": snapshot.state[:-8]},
+        lambda snapshot: {"state": codec.encode_snapshot([99])},
+        lambda snapshot: {"state": codec.encode_snapshot([])},
+        lambda snapshot: {"state": b""},
+    ],
+)
+async def test_a_snapshot_that_is_not_what_was_hashed_is_refused(damage):
+    journal, snapshot = await snapshot_of(frames_of(flow(4)))
+    journal.store.snapshots[snapshot.sequence] = replace(snapshot, **damage(snapshot))
+    with pytest.raises(JournalCorrupt, match=f"sequence {snapshot.sequence}: the snapshot"):
+        await recovery.recover(journal)
+
+
+async def test_a_snapshot_of_another_sequence_is_refused():
+    """Its hash is right, and it is not the state at that place."""
+    frames = frames_of(flow(4))
+    journal, snapshot = await snapshot_of(frames)
+    later = recovery.take_snapshot(await recovery.recover(journal, to_sequence=frames[30].last_sequence), 0)
+    journal.store.snapshots[snapshot.sequence] = replace(snapshot, state=later.state, state_hash=later.state_hash)
+    with pytest.raises(JournalCorrupt, match=f"sequence {snapshot.sequence}: "):
+        await recovery.recover(journal)
+
+
+async def test_a_snapshot_with_another_digest_is_found_out_at_the_next_frame():
+    frames = frames_of(flow(4))
+    journal, snapshot = await snapshot_of(frames)
+    journal.store.snapshots[snapshot.sequence] = replace(snapshot, digest=bytes(32))
+    with pytest.raises(JournalCorrupt, match=f"sequence {frames[21].first_sequence}: the events are the same"):
+        await recovery.recover(journal)
+
+
+@pytest.mark.parametrize("name", ["format_version", "rules_version"])
+async def test_snapshots_and_frames_of_unknown_versions_are_refused_by_place(name):
+    frames = frames_of(flow(4))
+    journal, snapshot = await snapshot_of(frames)
+    journal.store.snapshots[snapshot.sequence] = changed(snapshot, **{name: 2})
+    with pytest.raises(UnsupportedVersion, match=f"snapshot at sequence {snapshot.sequence}"):
+        await recovery.recover(journal)
+    wrong = resealed(frames, 7, **{name: 2})
+    with pytest.raises(UnsupportedVersion, match=f"frame {frames[7].first_sequence}..{frames[7].last_sequence}"):
+        await recovery.recover(journal_of(wrong))
+
+
+async def test_a_replay_that_gives_other_events_is_refused_with_the_sequence():
+    """The record says that an order was accepted at another price: every hash is right, the events are not."""
+    frames = frames_of(flow(5))
+    ends = list(accumulate(len(codec.decode_commands(frame.commands)) for frame in frames))
+    place = next(at for at in range(30, len(frames)) if len(codec.decode_commands(frames[at].commands)) > 2)
+    events = codec.decode_events(frames[place].events)
+    events[1] = [(1, *event[1:-1], "altered") for event in events[1]]
+    encoded = codec.encode_events(events)
+    wrong = resealed(frames, place, events=encoded, digest=codec.next_digest(frames[place - 1].digest, encoded))
+    with pytest.raises(JournalCorrupt, match="replay differs from the record") as caught:
+        await recovery.recover(journal_of(wrong))
+    assert caught.value.sequence == ends[place - 1] + 2
+
+
+async def test_a_replay_with_other_commands_is_refused():
+    frames = frames_of(flow(5))
+    commands = codec.decode_commands(frames[30].commands)
+    commands[0] = order("never sent", lots=12_340)
+    wrong = resealed(frames, 30, commands=codec.encode_commands(commands))
+    with pytest.raises(JournalCorrupt, match=f"sequence {frames[30].first_sequence}: "):
+        await recovery.recover(journal_of(wrong))
+
+
+@pytest.mark.parametrize(
+    "commands",
+    [
+        b"\xff",
+        codec.encode_commands([]),
+        codec.encode_commands([(99, "demo", "", 0, "", 0)] * 9),
+        codec.encode_commands([()]),
+    ],
+)
+async def test_commands_that_cannot_be_replayed_are_refused_with_the_frame(commands):
+    frames = frames_of(flow(5))
+    wrong = resealed(frames, 30, commands=commands)
+    with pytest.raises(JournalCorrupt) as caught:
+        await recovery.recover(journal_of(wrong))
+    assert frames[30].first_sequence <= caught.value.sequence <= frames[30].last_sequence
+
+
+@pytest.mark.parametrize("extra", [[], [cmd.tick(), cmd.tick()]])
+async def test_a_frame_with_another_number_of_commands_than_sequences_is_refused(extra):
+    frames = frames_of(flow(5))
+    commands = [*codec.decode_commands(frames[30].commands), cmd.tick(), *extra]
+    wrong = resealed(frames, 30, commands=codec.encode_commands(commands))
+    with pytest.raises(JournalCorrupt, match=f"sequence {frames[30].first_sequence}: .*{len(commands)} commands"):
+        await recovery.recover(journal_of(wrong))
+
+
+@pytest.mark.parametrize("field", ["commands", "events", "digest", "hash", "prev_hash"])
+async def test_every_altered_byte_of_a_frame_is_refused_with_the_place(field):
+    frames = frames_of(flow(6))
+    rng = random.Random(field)
+    for place in (0, 17, len(frames) - 1):
+        data = bytearray(getattr(frames[place], field))
+        data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        damaged = [*frames[:place], changed(frames[place], **{field: bytes(data)}), *frames[place + 1 :]]
+        with pytest.raises(JournalCorrupt) as caught:
+            await recovery.recover(journal_of(damaged))
+        assert caught.value.sequence == frames[place].first_sequence
+
+
+async def test_a_missing_frame_is_refused_with_the_place():
+    frames = frames_of(flow(6))
+    with pytest.raises(JournalCorrupt, match="missing") as caught:
+        await recovery.recover(journal_of([*frames[:17], *frames[18:]]))
+    assert caught.value.sequence == frames[17].first_sequence
