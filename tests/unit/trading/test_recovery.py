@@ -18,6 +18,7 @@ from exchange.trading.core.engine import Engine
 from exchange.trading.journal.contract import Frame, JournalCorrupt, StoredSnapshot
 from exchange.trading.journal.frame import GENESIS_HASH
 from exchange.trading.journal.memory import MemoryJournal, MemoryStore
+from tests.unit.trading.sealed import frames_of
 from tests.unit.trading.sequencer_rig import order
 
 pytestmark = pytest.mark.core
@@ -42,32 +43,6 @@ def flow(seed: int, count: int = 300) -> list[Command]:
                 lots = rng.randint(1, 50) * 10
                 commands.append(order(f"{number}", account=account, side=side, price=price, lots=lots))
     return commands
-
-
-def frames_of(commands: list[Command], *, seed: int = 1, size: int = 9) -> list[Frame]:
-    """The commands as sealed frames of 1 to `size` commands."""
-    rng = random.Random(seed)
-    engine, frames = Engine(), []
-    digest, previous = codec.GENESIS_DIGEST, GENESIS_HASH
-    rest = list(commands)
-    while rest:
-        taken, rest = rest[: (count := rng.randint(1, size))], rest[count:]
-        first = engine.state.sequence + 1
-        events = [engine.apply(first + offset, first * 1_000, command) for offset, command in enumerate(taken)]
-        frame = seal(first, taken, events, digest, previous)
-        digest, previous = frame.digest, frame.hash
-        frames.append(frame)
-    return frames
-
-
-def seal(first: int, taken: list[Command], events: list[Any], digest: bytes, previous: bytes, **changes: Any) -> Frame:
-    encoded = codec.encode_events(events)
-    values = {
-        "shard": 0, "first_sequence": first, "last_sequence": first + len(taken) - 1, "epoch": 1, "time_ns": first * 1_000,
-        "commands": codec.encode_commands(taken), "events": encoded, "digest": codec.next_digest(digest, encoded),
-        "prev_hash": previous, "format_version": 1, "rules_version": 1,
-    }  # fmt: skip
-    return Frame.seal(**{**values, **changes})
 
 
 def journal_of(frames: list[Frame]) -> MemoryJournal:
