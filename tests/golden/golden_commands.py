@@ -37,7 +37,14 @@ def _beginning() -> list[Command]:
         cmd.open_session("demo", "s1", cancel_on_disconnect=True, grace_ms=5_000, dead_man_ms=0),
         cmd.open_session("maker", "s2", cancel_on_disconnect=False, grace_ms=1_000, dead_man_ms=10_000),
         cmd.close_session("small", "never opened"),
+        _small("expires", expire_ns=time_of(60)),
     ]
+
+
+def _small(name: str, *, expire_ns: int) -> Command:
+    """An order that rests far below the market."""
+    tif = c.GTD if expire_ns else c.GTC
+    return cmd.place("small", 0, c.BUY, c.LIMIT, 100, 4_500_000, tif=tif, expire_ns=expire_ns, client_order_id=name)
 
 
 def _order(rng: random.Random, number: int, name: str) -> Command:
@@ -118,6 +125,9 @@ def _operators() -> list[Command]:
 
 def _end() -> list[Command]:
     return [
+        cmd.set_account_limits(OPERATOR, "small", 0),
+        cmd.credit("small", 2, 100_000_000_000, request_id="small-more"),
+        _small("mass-cancelled", expire_ns=0),
         cmd.mass_cancel(OPERATOR, "small", request_id="kill-switch"),
         cmd.close_session("maker", "s2"),
         cmd.hash_book(0),
