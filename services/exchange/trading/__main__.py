@@ -165,8 +165,10 @@ class App:
     async def _serving(self, serving: bool) -> None:  # noqa: FBT001 - it is the state
         for server in (self.public, self.ops):
             await server.set_serving(serving)
-        if serving:
-            self.hub.closed = False
+        if not serving and not self.drain.is_set():
+            # The next leadership may start from another state: copies made from this one end with it.
+            self.books.end(ErrorReason.NOT_READY)
+            self.trades.end(ErrorReason.NOT_READY)
 
     async def _snapshot_apart(self) -> int:
         """Have a process of its own store a snapshot; answers its sequence. Raises RuntimeError with what it said."""

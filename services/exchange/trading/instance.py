@@ -10,9 +10,11 @@ from typing import Any, Final
 import structlog
 
 from exchange.runtime.clock import Clock
+from exchange.runtime.errors import ServiceError
 from exchange.trading import recovery
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.events import R_REASON
+from exchange.trading.core.model import Market
 from exchange.trading.engine_metrics import EngineMetrics
 from exchange.trading.feeds.hub import Hub, committed_of
 from exchange.trading.feeds.tape import KEPT_TRADES, TradeTape
@@ -26,6 +28,7 @@ SHARD: Final = 0
 LEASE_RENEW_S: Final = 0.5
 ACQUIRE_RETRY_S: Final = 0.2
 HASH_BOOKS_EVERY_S: Final = 10.0
+"""How often the hash of one more book is published, if any has changed."""
 TAPE_COMMANDS: Final = 2 * KEPT_TRADES
 """How far back in the journal the tape of executions is filled from at start."""
 
@@ -157,7 +160,6 @@ class Instance:
         return sequencer
 
     async def _fill_tape(self, head: int) -> None:
-        self._tape.clear()
         first = max(head - TAPE_COMMANDS, await self._journal.floor(), 1)
         if head >= first:
             async for frame in self._journal.read(first):
@@ -187,17 +189,16 @@ class Instance:
 
     async def _look_after(self, sequencer: Sequencer) -> None:
         """Publish book hashes and take snapshots from time to time."""
-        hashed = snapshot = self._desk.snapshot_sequence
+        snapshot = self._desk.snapshot_sequence
+        hashed: dict[int, tuple[int, ...]] = {}
         while True:
             await asyncio.sleep(HASH_BOOKS_EVERY_S)
-            sequence = sequencer.committed_sequence
-            if sequence == hashed:
-                continue
-            markets = len(sequencer.engine.state.markets)
-            with contextlib.suppress(Exception):
-                await self._desk.submit([cmd.hash_book(index) for index in range(markets)])
-            hashed = sequencer.committed_sequence
-            if sequence - snapshot >= self._snapshot_every:
+            market = _next_to_hash(sequencer.engine.state.markets, hashed)
+            if market >= 0:
+                # One book at a time: a large one takes milliseconds.
+                with contextlib.suppress(ServiceError):
+                    await self._desk.submit([cmd.hash_book(market)])
+            if sequencer.committed_sequence - snapshot >= self._snapshot_every:
                 snapshot = await self._snapshot() or snapshot
 
     async def _snapshot(self) -> int:
@@ -210,3 +211,19 @@ class Instance:
         self._desk.snapshot_sequence = sequence
         self._log.info("snapshot stored", sequence=sequence)
         return sequence
+
+
+def _next_to_hash(markets: list[Market], hashed: dict[int, tuple[int, ...]]) -> int:
+    """The market whose book changed and whose hash was published longest ago, -1 for none; notes it as hashed."""
+    changed = []
+    for market in markets:
+        bids, asks = market.bids, market.asks
+        looks = (bids.orders, bids.lots, asks.orders, asks.lots, market.last_price)
+        if hashed.get(market.index) != looks:
+            changed.append((list(hashed).index(market.index) if market.index in hashed else -1, market.index, looks))
+    if not changed:
+        return -1
+    _, index, looks = min(changed)
+    hashed.pop(index, None)
+    hashed[index] = looks
+    return index
