@@ -33,7 +33,7 @@ def _beginning() -> list[Command]:
         *development_commands(),
         cmd.create_asset(OPERATOR, "BTC", 8, request_id="again"),
         cmd.credit("small", 2, 5_000_000_000, request_id="small-usd"),
-        cmd.set_account_limits(OPERATOR, "small", 3),
+        cmd.set_account_limits(OPERATOR, "small", 1),
         cmd.open_session("demo", "s1", cancel_on_disconnect=True, grace_ms=5_000, dead_man_ms=0),
         cmd.open_session("maker", "s2", cancel_on_disconnect=False, grace_ms=1_000, dead_man_ms=10_000),
         cmd.close_session("small", "never opened"),
