@@ -67,7 +67,7 @@ $(STAMPS)/core: $(CORE_SOURCES) setup.py services/exchange/trading/core_loader.p
 # --- run -------------------------------------------------------------------------------------------------
 
 up: install
-	$(BIN)/pincex up $(ARGS)
+	$(BIN)/pincex up --detach $(ARGS)
 
 down: install
 	$(BIN)/pincex down $(ARGS)
