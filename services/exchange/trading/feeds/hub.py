@@ -40,6 +40,10 @@ class Sink(Protocol):
         """Take a frame; must not wait and must not fail."""
         ...
 
+    def reset(self) -> None:
+        """Another core serves from now on: frames may have passed unseen, what was copied from the last one is void."""
+        ...
+
 
 def committed_of(frame: Frame) -> Committed:
     """A frame of the journal as readers see it."""
@@ -93,12 +97,14 @@ class Hub:
         self._sinks.append(sink)
 
     def reset(self, head_sequence: int, head_hash: bytes) -> None:
-        """A new core serves, as of this sequence; streams may go on."""
+        """A new core serves, as of this sequence. Streams that read the frames themselves may go on."""
         self._recent.clear()
         self._starts.clear()
         self._recent_commands = 0
         self.head_sequence = head_sequence
         self.head_hash = head_hash
+        for sink in self._sinks:
+            sink.reset()
 
     def publish(self, committed: Committed) -> None:
         """A frame has become durable."""

@@ -9,8 +9,11 @@ from __future__ import annotations
 import base64
 import binascii
 from dataclasses import dataclass
+from typing import Final
 
 from exchange.trading.feeds.hub import Hub
+
+MAX_SEQUENCE: Final = 2**62
 
 
 class BadToken(ValueError):
@@ -43,9 +46,12 @@ def parse(token: str) -> Position:
     try:
         text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)).decode("ascii")
         incarnation, shard, sequence, index, frame_hash = text.split("|")
-        return Position(incarnation, int(shard), int(sequence), int(index), frame_hash)
+        position = Position(incarnation, int(shard), int(sequence), int(index), frame_hash)
     except (ValueError, binascii.Error) as error:
         raise BadToken(token[:64]) from error
+    if not 0 <= position.sequence <= MAX_SEQUENCE or position.index < -1:
+        raise BadToken(token[:64])
+    return position
 
 
 async def same_history(position: Position, incarnation: str, shard: int, hub: Hub) -> bool:

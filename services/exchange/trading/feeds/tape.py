@@ -60,8 +60,8 @@ class TradeTape:
         self._markets: dict[int, deque[Entry]] = {}
         self._accounts: dict[str, deque[tuple[Entry, bool]]] = {}
 
-    def clear(self) -> None:
-        """Forget everything: a new core serves."""
+    def reset(self) -> None:
+        """Forget everything: a new core serves, and fills the tape from the journal."""
         self._all.clear()
         self._markets.clear()
         self._accounts.clear()

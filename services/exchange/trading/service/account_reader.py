@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from exchange.trading.core.events import Event
 from exchange.trading.feeds.hub import Hub, accounts_of
 from exchange.trading.sequencer import Committed
+from exchange.trading.service.streaming import durable
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ async def follow_account(
     """
     position = after
     while True:
-        async for committed in hub.read(position + 1):
+        async for committed in durable(hub, position + 1):
             for command in _concerning(committed, account, position):
                 yield command
             position = committed.last_sequence

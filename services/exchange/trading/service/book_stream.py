@@ -25,17 +25,18 @@ Levels = dict[int, tuple[int, int]]
 
 
 class _View:
-    """What the subscribers of one depth see."""
+    """What the subscribers of one depth see. `frame_hash` is that of the frame of its last message."""
 
-    def __init__(self, depth: int, sequence: int) -> None:
+    def __init__(self, depth: int, sequence: int, frame_hash: bytes) -> None:
         self.depth = depth
         self.channel = Channel(sequence)
+        self.frame_hash = frame_hash
         self.bids: Levels = {}
         self.asks: Levels = {}
 
 
 class _Feed:
-    """One market's copy and its views."""
+    """One market's copy and its views. `frame_hash` is that of the frame at the copy's sequence, b"" until it is durable."""
 
     def __init__(self, mirror: BookMirror, units: MarketUnits, mode: int) -> None:
         self.mirror = mirror
@@ -100,18 +101,22 @@ class BookStreams:
 
     def _publish(self, feed: _Feed, view: _View, update: pb.OrderBookUpdate) -> None:
         sequence = feed.mirror.sequence
-        self._stamp(feed, update, sequence, view.channel.last_sequence)
+        view.frame_hash = feed.frame_hash
+        self._stamp(feed, view, update, sequence, view.channel.last_sequence)
         view.channel.publish(sequence, update.SerializeToString())
 
-    def _stamp(self, feed: _Feed, update: pb.OrderBookUpdate, sequence: int, prev_sequence: int) -> None:
+    def _again(self, feed: _Feed, view: _View, update: pb.OrderBookUpdate) -> None:
+        """Publish something that is no change, at the place of the last message."""
+        last = view.channel.last_sequence
+        self._stamp(feed, view, update, last, last)
+        view.channel.publish(last, update.SerializeToString())
+
+    def _stamp(self, feed: _Feed, view: _View, update: pb.OrderBookUpdate, sequence: int, prev_sequence: int) -> None:
         update.symbol = feed.units.symbol
         update.sequence = sequence
         update.prev_sequence = prev_sequence
         update.checksum = feed.mirror.checksum(feed.units.price, feed.units.quantity)
-        update.resume_token = self._token(feed, sequence)
-
-    def _token(self, feed: _Feed, sequence: int) -> str:
-        return self._places.token(sequence, feed.frame_hash)
+        update.resume_token = self._places.token(sequence, view.frame_hash)
 
     def heartbeat(self, time_ns: int) -> None:
         """Say on every channel that all is well, and drop copies that nobody follows."""
@@ -124,28 +129,26 @@ class BookStreams:
                 update = pb.OrderBookUpdate()
                 update.heartbeat.head_sequence = self._hub.head_sequence
                 set_time(update.heartbeat.server_time, time_ns)
-                update.heartbeat.resume_token = self._token(feed, view.channel.last_sequence)
-                last = view.channel.last_sequence
-                self._stamp(feed, update, last, last)
-                view.channel.publish(last, update.SerializeToString())
+                update.heartbeat.resume_token = self._places.token(view.channel.last_sequence, view.frame_hash)
+                self._again(feed, view, update)
 
     def end(self, reason: int, drain_time_ns: int = 0) -> None:
         """End every stream, with a drain notice first where a time is given."""
         for feed in self._feeds.values():
             for view in feed.views.values():
-                last = view.channel.last_sequence
-                token = self._token(feed, last)
+                token = self._places.token(view.channel.last_sequence, view.frame_hash)
                 if drain_time_ns:
                     notice = pb.OrderBookUpdate()
                     notice.drain.resume_token = token
                     set_time(notice.drain.deadline_time, drain_time_ns)
-                    self._stamp(feed, notice, last, last)
-                    view.channel.publish(last, notice.SerializeToString())
-                ending = pb.OrderBookUpdate(end=end_message(reason, token))
-                self._stamp(feed, ending, last, last)
-                view.channel.publish(last, ending.SerializeToString())
+                    self._again(feed, view, notice)
+                self._again(feed, view, pb.OrderBookUpdate(end=end_message(reason, token)))
                 view.channel.close()
         self._feeds.clear()
+
+    def reset(self) -> None:
+        """Another core serves: end every stream, since what came in between was not seen here."""
+        self.end(ErrorReason.NOT_READY)
 
     # --- subscribing ---
 
@@ -159,12 +162,10 @@ class BookStreams:
             )
         market, _ = self._desk.market(symbol)
         place = await self._places.read(resume_token) if resume_token else None
-        feed = self._feeds.get(market.index)
-        if feed is None:
-            feed = await self._open(market.index)
+        feed = await self._feed(market.index)
         view = feed.views.get(depth)
         if view is None:
-            view = feed.views[depth] = _View(depth, feed.mirror.sequence)
+            view = feed.views[depth] = _View(depth, feed.mirror.sequence, feed.frame_hash)
             view.bids, view.asks = _top(feed.mirror.bids, depth), _top(feed.mirror.asks, depth)
         channel = view.channel
         position = channel.position_after(place.sequence) if place is not None else None
@@ -175,19 +176,24 @@ class BookStreams:
         async for message in follow(channel, position, lambda: self._slow(feed, channel)):
             yield message
 
-    async def _open(self, index: int) -> _Feed:
-        """Copy a market's book as it stands, and let nothing of it out before it is durable."""
+    async def _feed(self, index: int) -> _Feed:
+        """A market's feed. The book is copied as it stands, and nothing of it let out before it is durable."""
         desk = self._desk
         sequencer = desk.leader
-        market = desk.state.markets[index]
-        feed = _Feed(BookMirror(market, desk.state.sequence), desk.units(index), market.mode)
-        self._feeds[index] = feed
+        feed = self._feeds.get(index)
+        if feed is None:
+            market = desk.state.markets[index]
+            feed = self._feeds[index] = _Feed(BookMirror(market, desk.state.sequence), desk.units(index), market.mode)
+        if feed.frame_hash:
+            return feed
         try:
             await desk.settle()
         except BaseException:
             if self._feeds.get(index) is feed:
                 del self._feeds[index]
             raise
+        if self._feeds.get(index) is not feed:
+            raise ServiceError(ErrorReason.NOT_READY)
         if not feed.frame_hash:
             feed.frame_hash = sequencer.committed_hash
         return feed
@@ -199,12 +205,16 @@ class BookStreams:
         mirror = feed.mirror
         for target, side in ((snapshot.bids, mirror.bids), (snapshot.asks, mirror.asks)):
             _add_levels(target, feed.units, ((price, *_now(side, price)) for price in side.best(view.depth)))
-        self._stamp(feed, update, view.channel.last_sequence, 0)
+        self._stamp(feed, view, update, view.channel.last_sequence, 0)
         return update
 
-    def _slow(self, feed: _Feed, channel: Channel) -> bytes:
-        update = pb.OrderBookUpdate(end=end_message(ErrorReason.SLOW_CONSUMER))
-        self._stamp(feed, update, channel.last_sequence, channel.last_sequence)
+    @staticmethod
+    def _slow(feed: _Feed, channel: Channel) -> bytes:
+        # No token: what this subscriber has missed lies between its own last one and here.
+        last = channel.last_sequence
+        update = pb.OrderBookUpdate(
+            symbol=feed.units.symbol, sequence=last, prev_sequence=last, end=end_message(ErrorReason.SLOW_CONSUMER)
+        )
         return update.SerializeToString()
 
 

@@ -19,19 +19,21 @@ from exchange.trading.core.commands import (
 )
 from exchange.trading.core.constants import BUY, STOP
 from exchange.trading.core.events import Event
-from exchange.trading.core.model import State
 from exchange.trading.core.registry import build_market
+from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import market_message, set_time, trade_id
 from exchange.trading.service.units import MarketUnits
 from pincex.journal.v1 import event_service_pb2 as pb
 
 
 class EventTranslator:
-    """Needs the state only for what never changes: scales and names of markets and assets."""
+    """Needs the state only for what never changes: scales and names of markets and assets. The core that holds them may
+    be replaced while a stream goes on, so it is asked for each time.
+    """
 
-    def __init__(self, state: State, units: Callable[[int], MarketUnits]) -> None:
-        self._state = state
-        self._units = units
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._units = desk.units
         self._by_kind: dict[int, Callable[[pb.Event, Event], None]] = {
             ev.ORDER_ACCEPTED: self._accepted,
             ev.ORDER_REJECTED: self._rejected,
@@ -99,7 +101,7 @@ class EventTranslator:
         target.account = event[ev.OR_ACCOUNT]
         target.client_order_id = event[ev.OR_CLIENT_ORDER_ID]
         target.reason = event[ev.OR_REASON]
-        if 0 <= event[ev.OR_MARKET] < len(self._state.markets):
+        if 0 <= event[ev.OR_MARKET] < len(self._desk.state.markets):
             target.symbol = self._units(event[ev.OR_MARKET]).symbol
 
     def _triggered(self, message: pb.Event, event: Event) -> None:
@@ -152,7 +154,7 @@ class EventTranslator:
 
     def _adjusted(self, message: pb.Event, event: Event) -> None:
         target = message.balance_adjusted
-        asset = self._state.assets[event[ev.B_ASSET]]
+        asset = self._desk.state.assets[event[ev.B_ASSET]]
         target.kind = event[ev.B_ADJUSTMENT]
         target.account = event[ev.B_ACCOUNT]
         target.asset = asset.code
@@ -173,7 +175,7 @@ class EventTranslator:
 
     def _market(self, message: pb.Event, event: Event) -> None:
         index = event[ev.MC_MARKET]
-        market = build_market(self._state, index, tuple(event[ev.MC_DEFINITION]))
+        market = build_market(self._desk.state, index, tuple(event[ev.MC_DEFINITION]))
         market.mode = event[ev.MC_MODE]
         message.market_changed.market.CopyFrom(market_message(market, self._units(index), message.sequence))
 

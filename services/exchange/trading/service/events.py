@@ -11,7 +11,7 @@ from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.event_messages import EventTranslator
 from exchange.trading.service.messages import asset_message, balance_message, market_message, order_message
-from exchange.trading.service.streaming import HEARTBEAT_S, Places
+from exchange.trading.service.streaming import HEARTBEAT_S, Places, durable
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
 
@@ -36,11 +36,11 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         floor = await self._desk.journal.floor()
         if first < floor:
             raise ServiceError(ErrorReason.SEQUENCE_NOT_RETAINED, metadata={"floor_sequence": floor})
-        translator = EventTranslator(self._desk.state, self._desk.units)
+        translator = EventTranslator(self._desk)
         last = first - 1
         token = request.resume_token
         while True:
-            async for committed in hub.read(last + 1):
+            async for committed in durable(hub, last + 1):
                 batch = self._batch(committed, last, translator)
                 last, token = committed.last_sequence, batch.resume_token
                 yield batch
@@ -85,7 +85,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         """The state at one durable sequence: taken at one moment, let out once it is durable."""
         items, sequence = self._items()
         await self._desk.settle()
-        async for committed in self._hub.read(max(sequence, 1)):
+        async for committed in durable(self._hub, max(sequence, 1)):
             items[0].head.resume_token = self._places.token(sequence, committed.frame_hash)
             break
         for item in items:

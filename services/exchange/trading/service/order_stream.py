@@ -16,7 +16,7 @@ from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import order_message, set_time
 from exchange.trading.service.order_events import CommandTranslator, Static, concerns, orders_in, static_of
-from exchange.trading.service.streaming import HEARTBEAT_S, Places, end_message
+from exchange.trading.service.streaming import HEARTBEAT_S, Places, durable, end_message, readable
 from pincex.trading.v1 import order_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 
@@ -61,7 +61,7 @@ class OrderStreams:
             for order in (holder.orders.values() if holder is not None else ())
         ]
         await desk.settle()
-        async for committed in self._hub.read(max(sequence, 1)):
+        async for committed in durable(self._hub, max(sequence, 1)):
             return orders, sequence, committed.frame_hash
         return orders, sequence, self._hub.head_hash
 
@@ -91,9 +91,10 @@ class OrderStreams:
             for order_id in orders_in(event):
                 if order_id in known or order_id in found:
                     continue
-                async for frame in self._desk.journal.read(order_id, to_sequence=order_id):
-                    command = codec.decode_commands(frame.commands)[order_id - frame.first_sequence]
-                    found[order_id] = Static(command[P_SIDE], command, frame.time_ns)
+                with readable():
+                    async for frame in self._desk.journal.read(order_id, to_sequence=order_id):
+                        command = codec.decode_commands(frame.commands)[order_id - frame.first_sequence]
+                        found[order_id] = Static(command[P_SIDE], command, frame.time_ns)
         return found
 
 

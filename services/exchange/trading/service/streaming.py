@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError, message_of
 from exchange.trading.feeds.channel import Channel
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.feeds.resume import BadToken, Position, parse, same_history, short_hash
+from exchange.trading.journal.contract import BelowFloor, JournalUnavailable
+from exchange.trading.sequencer import Committed
 from pincex.trading.v1 import types_pb2
 
 HEARTBEAT_S: Final = 5.0
@@ -43,11 +46,31 @@ class Places:
             position = parse(token)
         except BadToken:
             raise ServiceError(ErrorReason.INVALID_RESUME_TOKEN, metadata={"field": "resume_token"}) from None
-        if position.sequence > self._hub.head_sequence:
+        # Another history first: a restore to an earlier time makes tokens lie beyond its head.
+        if position.incarnation == self._incarnation and position.sequence > self._hub.head_sequence:
             raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": self._hub.head_sequence})
-        if not await same_history(position, self._incarnation, SHARD, self._hub):
-            raise ServiceError(ErrorReason.HISTORY_CHANGED)
+        with readable():
+            if not await same_history(position, self._incarnation, SHARD, self._hub):
+                raise ServiceError(ErrorReason.HISTORY_CHANGED)
         return position
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Say over the contract why the journal cannot be read: SEQUENCE_NOT_RETAINED or JOURNAL_UNAVAILABLE."""
+    try:
+        yield
+    except BelowFloor as error:
+        raise ServiceError(ErrorReason.SEQUENCE_NOT_RETAINED, metadata={"floor_sequence": error.floor}) from None
+    except JournalUnavailable:
+        raise ServiceError(ErrorReason.JOURNAL_UNAVAILABLE) from None
+
+
+async def durable(hub: Hub, from_sequence: int) -> AsyncIterator[Committed]:
+    """As `Hub.read`. Raises ServiceError SEQUENCE_NOT_RETAINED or JOURNAL_UNAVAILABLE."""
+    with readable():
+        async for committed in hub.read(from_sequence):
+            yield committed
 
 
 async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes]) -> AsyncIterator[bytes]:

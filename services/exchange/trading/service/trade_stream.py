@@ -13,7 +13,7 @@ from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import set_time, trade_message
-from exchange.trading.service.streaming import Places, end_message, follow
+from exchange.trading.service.streaming import Places, durable, end_message, follow
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import market_service_pb2 as pb
 
@@ -54,6 +54,10 @@ class TradeStreams:
             feed.frame_hash = committed.frame_hash
             update = pb.TradeUpdate(trades=_batch(feed.units, trades))
             self._publish(feed, trades[-1][0], update)
+
+    def reset(self) -> None:
+        """Another core serves: end every stream, since what came in between was not seen here."""
+        self.end(ErrorReason.NOT_READY)
 
     def _publish(self, feed: _Feed, sequence: int, update: pb.TradeUpdate) -> None:
         update.sequence = sequence
@@ -98,29 +102,30 @@ class TradeStreams:
             page, _ = self._tape.market_trades(market.index, 0, SNAPSHOT_TRADES)
             rows = [(entry.sequence, entry.time_ns, entry.event) for entry in reversed(page)]
             position = channel.end
-            yield self._encode(feed, pb.TradeUpdate(snapshot=_batch(units, rows)), channel.last_sequence, 0)
+            update = pb.TradeUpdate(snapshot=_batch(units, rows))
+            yield self._encode(update, channel.last_sequence, 0, feed.frame_hash)
         elif position is None:
             position = channel.end
             until, before = channel.last_sequence, place.sequence
-            async for rows in self._missed(market.index, before, until):
-                yield self._encode(feed, pb.TradeUpdate(trades=_batch(units, rows)), rows[-1][0], before)
+            until_hash = feed.frame_hash
+            async for rows, frame_hash in self._missed(market.index, before, until):
+                yield self._encode(pb.TradeUpdate(trades=_batch(units, rows)), rows[-1][0], before, frame_hash)
                 before = rows[-1][0]
-            if before < until:
-                yield self._encode(feed, pb.TradeUpdate(trades=_batch(units, [])), until, before)
+            if before != until:
+                # To the place from which this channel counts, which may lie before the token: no trade lies between.
+                yield self._encode(pb.TradeUpdate(trades=_batch(units, [])), until, before, until_hash)
         async for message in follow(channel, position, lambda: self._slow(feed)):
             yield message
 
-    def _encode(self, feed: _Feed, update: pb.TradeUpdate, sequence: int, prev_sequence: int) -> bytes:
+    def _encode(self, update: pb.TradeUpdate, sequence: int, prev_sequence: int, frame_hash: bytes) -> bytes:
         update.sequence = sequence
         update.prev_sequence = prev_sequence
-        # A place in the past would need its own frame's hash: only the last message can be resumed from.
-        if sequence == feed.channel.last_sequence:
-            update.resume_token = self._places.token(sequence, feed.frame_hash)
+        update.resume_token = self._places.token(sequence, frame_hash)
         return update.SerializeToString()
 
-    async def _missed(self, market: int, after: int, until: int) -> AsyncIterator[list[Row]]:
-        """Executions after one sequence and up to another, from the journal, by frame."""
-        async for committed in self._hub.read(after + 1):
+    async def _missed(self, market: int, after: int, until: int) -> AsyncIterator[tuple[list[Row], bytes]]:
+        """Executions after one sequence and up to another, from the journal, by frame, with the frame's hash."""
+        async for committed in durable(self._hub, after + 1):
             rows = [
                 (committed.first_sequence + offset, committed.time_ns, event)
                 for offset, events in enumerate(committed.events)
@@ -130,7 +135,7 @@ class TradeStreams:
                 and after < committed.first_sequence + offset <= until
             ]
             if rows:
-                yield rows
+                yield rows, committed.frame_hash
             if committed.last_sequence >= until:
                 return
 
