@@ -10,7 +10,7 @@ from typing import Any, Final
 import structlog
 
 from exchange.runtime.clock import Clock
-from exchange.runtime.errors import ServiceError
+from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading import recovery
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.events import R_REASON
@@ -20,7 +20,7 @@ from exchange.trading.feeds.hub import Hub, committed_of
 from exchange.trading.feeds.tape import KEPT_TRADES, TradeTape
 from exchange.trading.inspection import Inspector
 from exchange.trading.journal.contract import Journal, JournalError, JournalUnavailable, Lease
-from exchange.trading.sequencer import Sequencer
+from exchange.trading.sequencer import Sequencer, Stalled, Stopped
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.session import Sessions
 
@@ -29,6 +29,8 @@ LEASE_RENEW_S: Final = 0.5
 ACQUIRE_RETRY_S: Final = 0.2
 HASH_BOOKS_EVERY_S: Final = 10.0
 """How often the hash of one more book is published, if any has changed."""
+SNAPSHOT_LOOK_S: Final = 1.0
+"""How often it is asked whether a snapshot is due."""
 TAPE_COMMANDS: Final = 2 * KEPT_TRADES
 """How far back in the journal the tape of executions is filled from at start."""
 
@@ -71,7 +73,6 @@ class Instance:
         self._make_snapshot = make_snapshot
         self._on_serving = on_serving
         self._stopping = asyncio.Event()
-        self._snapshot_task: asyncio.Task[None] | None = None
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("instance")
 
     def stop(self) -> None:
@@ -105,14 +106,25 @@ class Instance:
             renewer.cancel()
             raise
         stopper = asyncio.create_task(self._stopping.wait())
-        background = [renewer, asyncio.create_task(self._look_after(sequencer))]
+        background = [
+            renewer,
+            asyncio.create_task(self._hash_books(sequencer)),
+            asyncio.create_task(self._take_snapshots(sequencer)),
+        ]
         try:
             await self._prepare(sequencer)
             await self._on_serving(True)
             ends: set[asyncio.Future[Any]] = {stopper, sequencer.failure, renewer}
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             if self._stopping.is_set():
-                await sequencer.drain()
+                with contextlib.suppress(Stalled, Stopped):
+                    # A journal that does not answer is not waited for: what waits has been told that it is unknown.
+                    await sequencer.drain()
+        except ServiceError as refusal:
+            # Nobody was served yet: what has to stand in the journal first could not be written.
+            if refusal.reason not in (ErrorReason.JOURNAL_UNAVAILABLE, ErrorReason.NOT_READY):
+                raise
+            self._log.warning("the journal went away: waiting for it", error=str(refusal))
         finally:
             await self._on_serving(False)
             for task in (stopper, *background):
@@ -187,9 +199,8 @@ class Instance:
                 self._log.warning("the lease is lost")
                 return
 
-    async def _look_after(self, sequencer: Sequencer) -> None:
-        """Publish book hashes and take snapshots from time to time."""
-        snapshot = self._desk.snapshot_sequence
+    async def _hash_books(self, sequencer: Sequencer) -> None:
+        """Publish the hash of a book from time to time."""
         hashed: dict[int, tuple[int, ...]] = {}
         while True:
             await asyncio.sleep(HASH_BOOKS_EVERY_S)
@@ -198,8 +209,15 @@ class Instance:
                 # One book at a time: a large one takes milliseconds.
                 with contextlib.suppress(ServiceError):
                     await self._desk.submit([cmd.hash_book(market)])
-            if sequencer.committed_sequence - snapshot >= self._snapshot_every:
-                snapshot = await self._snapshot() or snapshot
+
+    async def _take_snapshots(self, sequencer: Sequencer) -> None:
+        """Have a snapshot stored every so many commands; after a failure once as many have passed again."""
+        tried = self._desk.snapshot_sequence
+        while True:
+            await asyncio.sleep(SNAPSHOT_LOOK_S)
+            if sequencer.committed_sequence - tried >= self._snapshot_every:
+                tried = sequencer.committed_sequence
+                tried = await self._snapshot() or tried
 
     async def _snapshot(self) -> int:
         try:

@@ -1,0 +1,216 @@
+"""Traders who keep an account of all that they asked and of all that they were told."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from typing import Any
+
+from pincex_client import CommandResult, ExchangeClient, ExchangeError, Order, OrderSession, requests
+from tests.integration.recovery.engine_process import EngineProcess
+
+UNARY_ACCOUNTS = ("demo", "maker")
+SESSION_ACCOUNT = "pipelined"
+SESSION_WINDOW = 64
+START_FUNDS = {"BTC": 1_000, "USD": 100_000_000}
+ATTEMPT_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer: the order right after the command, or the reason of a refusal that depends on the state."""
+
+    order_id: str = ""
+    status: str = ""
+    filled: Decimal = Decimal(0)
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Asked:
+    """One mutation: how to ask it (again), and the first answer, if there was one. `request` is for the session."""
+
+    account: str
+    placed: bool
+    name: str
+    ask: Callable[[ExchangeClient], Awaitable[Told]]
+    request: Any = None
+    told: Told | None = None
+    asked_at: float = field(default_factory=time.monotonic)
+
+
+@dataclass
+class Load:
+    """Unary orders, a pipelined session, cancels and credits against one engine, until stopped."""
+
+    engine: EngineProcess
+    seed: int
+    pause_s: float = 0.0
+    asked: list[Asked] = field(default_factory=list)
+    failures: dict[str, int] = field(default_factory=dict)
+    answered: int = 0
+    session: OrderSession | None = None
+    credited: int = 0
+    killed_at: float = 0.0
+    resumed_at: float = 0.0
+    _stop: asyncio.Event = field(default_factory=asyncio.Event)
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Fund the session's account, then trade."""
+        async with self.engine.client() as exchange:
+            for asset, amount in START_FUNDS.items():
+                await exchange.admin.credit_account(SESSION_ACCOUNT, asset, amount, request_id=f"start-{asset}")
+        workers = [self._unary(account, number) for number, account in enumerate(UNARY_ACCOUNTS)]
+        self._tasks = [asyncio.create_task(worker) for worker in [*workers, self._pipelined(), self._credits()]]
+
+    async def stop(self) -> None:
+        """Let each finish what it has begun; raises what a worker failed with."""
+        self._stop.set()
+        await asyncio.gather(*self._tasks)
+
+    def check(self) -> None:
+        """Raise what a worker has failed with so far."""
+        for task in self._tasks:
+            if task.done() and not self._stop.is_set():
+                task.result()
+                raise AssertionError("a worker ended early")
+
+    @property
+    def unanswered(self) -> list[Asked]:
+        return [asked for asked in self.asked if asked.told is None]
+
+    async def settle(self) -> None:
+        """Ask again, one by one, what has no answer; and everything once more: the answers must be the first ones."""
+        async with self.engine.client() as exchange:
+            clients = {"demo": exchange}
+            for asked in self.asked:
+                if asked.account not in clients:
+                    clients[asked.account] = self.engine.client(asked.account)
+            for asked in self.unanswered:
+                asked.told = await asked.ask(clients[asked.account])
+            for start in range(0, len(self.asked), 200):
+                some = self.asked[start : start + 200]
+                again = await asyncio.gather(*(asked.ask(clients[asked.account]) for asked in some))
+                for asked, told in zip(some, again, strict=True):
+                    assert told == asked.told, f"{asked.account} {asked.name}: first {asked.told}, then {told}"
+            for client in clients.values():
+                await client.close()
+
+    def _answer(self, asked: Asked, told: Told) -> None:
+        asked.told = told
+        self.answered += 1
+        if self.resumed_at == 0.0 and asked.asked_at > self.killed_at:
+            self.resumed_at = time.monotonic()
+
+    def note_kill(self) -> None:
+        """From here on `resumed_at` waits for an answer to something that is asked later."""
+        self.killed_at, self.resumed_at = time.monotonic(), 0.0
+
+    # --- workers ---
+
+    async def _unary(self, account: str, number: int) -> None:
+        """One order or cancel after the other; each is asked once, and left unanswered if that fails."""
+        rng = random.Random(f"{self.seed}-{account}")
+        async with self.engine.client(account, deadline=ATTEMPT_S, attempt_timeout=ATTEMPT_S) as exchange:
+            mine: list[str] = []
+            while not self._stop.is_set():
+                if mine and rng.random() < 0.3:
+                    asked = self._cancel(account, rng.choice(mine[-50:]), f"x{len(self.asked)}")
+                else:
+                    name = f"{account}-{len(mine)}"
+                    mine.append(name)
+                    asked = self._place(account, name, rng)
+                await self._ask(asked, exchange)
+                await asyncio.sleep(self.pause_s)
+
+    async def _credits(self) -> None:
+        async with self.engine.client(deadline=ATTEMPT_S, attempt_timeout=ATTEMPT_S) as exchange:
+            while not self._stop.is_set():
+                self.credited += 1
+                name = f"credit-{self.credited}"
+
+                async def ask(client: ExchangeClient, name: str = name) -> Told:
+                    await client.admin.credit_account("demo", "USD", "0.00000001", request_id=name)
+                    return Told()
+
+                await self._ask(Asked("demo", placed=False, name=name, ask=ask), exchange)
+                await asyncio.sleep(0.02 + self.pause_s)
+
+    async def _ask(self, asked: Asked, exchange: ExchangeClient) -> None:
+        self.asked.append(asked)
+        try:
+            self._answer(asked, await asked.ask(exchange))
+        except ExchangeError as error:
+            if not error.transient:
+                raise
+            self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
+
+    async def _pipelined(self) -> None:
+        """A session that rides through everything by itself."""
+        rng = random.Random(f"{self.seed}-session")
+        async with self.engine.client(SESSION_ACCOUNT) as exchange, exchange.session(window=SESSION_WINDOW) as session:
+            self.session = session
+            number = 0
+            while not self._stop.is_set():
+                number += 1
+                asked = self._session_command(rng, number)
+                self.asked.append(asked)
+                future = await session.send(asked.request)
+                future.add_done_callback(partial(self._session_told, asked))
+                if number % 8 == 0:
+                    await asyncio.sleep(self.pause_s)
+
+    def _session_told(self, asked: Asked, done: asyncio.Future[CommandResult]) -> None:
+        if not done.cancelled() and done.exception() is None:
+            self._answer(asked, _told_of_result(done.result()))
+
+    def _session_command(self, rng: random.Random, number: int) -> Asked:
+        if number > 5 and rng.random() < 0.3:
+            return self._cancel(
+                SESSION_ACCOUNT, f"{SESSION_ACCOUNT}-{rng.randrange(max(1, number - 60), number)}", f"y{number}"
+            )
+        return self._place(SESSION_ACCOUNT, f"{SESSION_ACCOUNT}-{number}", rng)
+
+    # --- what can be asked ---
+
+    def _place(self, account: str, name: str, rng: random.Random) -> Asked:
+        side = rng.choice(("BUY", "SELL"))
+        price = Decimal(5_000_000 + rng.randint(-400, 400)) / 100
+        quantity = Decimal(rng.randint(100, 2_000)) / 100_000
+        request = requests.place_order("BTCUSD", side, quantity, price, client_order_id=name)
+
+        async def ask(client: ExchangeClient) -> Told:
+            return await _told(client.place_order("BTCUSD", side, quantity, price, client_order_id=name))
+
+        return Asked(account, True, name, ask, request)
+
+    def _cancel(self, account: str, target: str, name: str) -> Asked:
+        request = requests.cancel_order(client_order_id=target, request_id=name)
+
+        async def ask(client: ExchangeClient) -> Told:
+            return await _told(client.cancel_order(client_order_id=target, request_id=name))
+
+        return Asked(account, False, name, ask, request)
+
+
+async def _told(answer: Awaitable[Order]) -> Told:
+    """An answer, or the refusal that stands for ever. Raises ExchangeError while the outcome is unknown."""
+    try:
+        order = await answer
+    except ExchangeError as error:
+        if error.transient:
+            raise
+        return Told(reason=error.reason)
+    return Told(order.order_id, order.status, order.filled_quantity)
+
+
+def _told_of_result(result: CommandResult) -> Told:
+    if result.refused:
+        return Told(reason=result.reason)
+    return Told(result.order_id, result.status, result.filled_quantity)

@@ -1,0 +1,63 @@
+"""Kill rounds: an engine under load, killed at random moments, started again, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.integration.journal.waiting import until
+from tests.integration.recovery.engine_process import EngineProcess
+from tests.integration.recovery.load import Load
+
+LEAST_UNDER_LOAD_S = 0.05
+MOST_UNDER_LOAD_S = 1.0
+
+
+@dataclass(slots=True)
+class Round:
+    """One death. Seconds from the SIGKILL: until the next process serves, until an order is answered again."""
+
+    answered_before: int
+    in_flight: int
+    serving_after_s: float = 0.0
+    answering_after_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Rounds:
+    """All of a campaign."""
+
+    seed: int
+    rounds: list[Round] = field(default_factory=list)
+
+
+async def kill_rounds(engine: EngineProcess, load: Load, count: int, seed: int) -> Rounds:
+    """Kill and restart `count` times, each time after a random while in which answers came."""
+    rng = random.Random(f"{seed}-kills")
+    done = Rounds(seed)
+    for _ in range(count):
+        before = load.answered
+        await until(partial(_progress, load, before))
+        await asyncio.sleep(rng.uniform(LEAST_UNDER_LOAD_S, MOST_UNDER_LOAD_S))
+        round_ = Round(load.answered, len(load.unanswered))
+        engine.kill()
+        load.note_kill()
+        await engine.start()
+        round_.serving_after_s = time.monotonic() - load.killed_at
+        await until(lambda: _resumed(load))
+        round_.answering_after_s = load.resumed_at - load.killed_at
+        done.rounds.append(round_)
+    return done
+
+
+def _resumed(load: Load) -> bool:
+    load.check()
+    return load.resumed_at > 0.0
+
+
+def _progress(load: Load, before: int) -> bool:
+    load.check()
+    return load.answered > before
