@@ -242,6 +242,12 @@ class Exchange:
         balance: types_pb2.Balance = await self.operator.ask(self.operator.accounts.CreditAccount, request)
         return balance
 
+    async def lead_again(self) -> None:
+        """Give the core up, and wait until one recovered from the journal has taken its place."""
+        before = self.app.desk.leader
+        before.stop()
+        await eventually(lambda: self.app.desk.sequencer not in (None, before), "it leads again")
+
     async def stop(self) -> None:
         """As a SIGTERM would."""
         self.stopped.set()

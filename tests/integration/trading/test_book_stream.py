@@ -307,11 +307,10 @@ async def test_a_stream_ends_when_another_core_takes_over(exchange: Exchange) ->
     """What came in between was not seen by this copy: going on would be a gap that nobody reports."""
     stream = subscribe(exchange)
     await stream.next()
-    exchange.app.desk.leader.stop()
+    await exchange.lead_again()
     (end,) = await stream.rest()
 
     assert end.end.reason == ErrorReason.Name(ErrorReason.NOT_READY)
-    await eventually(lambda: exchange.app.desk.sequencer is not None, "it leads again")
     order = await exchange.demo.place(BUY, "0.1", "40000")
     copy = BookCopy()
     copy.apply(await subscribe(exchange, token=end.end.resume_token).next())

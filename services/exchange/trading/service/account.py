@@ -65,8 +65,6 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         desk = self._desk
         asset = desk.asset(request.asset)
         amount = amount_units(request.amount, asset.decimals, "amount")
-        if amount >= 2**62:
-            raise requests.refuse(ErrorReason.NUMBER_TOO_LARGE, "amount", value=request.amount)
         request_time = (
             requests.nanoseconds(request.request_time, "request_time") if request.HasField("request_time") else 0
         )

@@ -8,7 +8,7 @@ from typing import Any
 import structlog
 from google.api import httpbody_pb2
 
-from exchange.domain.decimals import DecimalError, decimals_of, parse_units
+from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE, SYMBOL, canonical_symbol
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.request import request_context
@@ -32,7 +32,7 @@ from exchange.trading.service import paging, requests
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.market import add_levels, checked_depth
 from exchange.trading.service.messages import asset_message, market_message
-from exchange.trading.service.units import amount_units
+from exchange.trading.service.units import amount_units, decimal_error, units_or_zero
 from pincex.trading.v1 import admin_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2_grpc, types_pb2
 
@@ -257,7 +257,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         try:
             price_decimals = decimals_of(request.tick_size)
         except DecimalError:
-            raise requests.refuse(ErrorReason.INVALID_DECIMAL, "tick_size", value=request.tick_size) from None
+            raise decimal_error(request.tick_size, "tick_size") from None
         tick = amount_units(request.tick_size, price_decimals, "tick_size")
         lot = amount_units(request.lot_size, base.decimals, "lot_size")
         return (
@@ -269,7 +269,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
             lot,
             multiple(request.min_quantity, base.decimals, lot, "min_quantity") or 1,
             multiple(request.max_quantity, base.decimals, lot, "max_quantity"),
-            zero_or_units(request.min_notional, quote.decimals, "min_notional"),
+            optional_units(request.min_notional, quote.decimals, "min_notional"),
             request.maker_fee_ppm,
             request.taker_fee_ppm,
             request.price_band_ppm,
@@ -295,7 +295,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         if request.HasField("max_quantity"):
             changes[reg.D_MAX_LOTS] = multiple(request.max_quantity, units.base_decimals, lot, "max_quantity")
         if request.HasField("min_notional"):
-            changes[reg.D_MIN_NOTIONAL] = zero_or_units(request.min_notional, units.quote_decimals, "min_notional")
+            changes[reg.D_MIN_NOTIONAL] = optional_units(request.min_notional, units.quote_decimals, "min_notional")
         plain = (
             ("maker_fee_ppm", reg.D_MAKER_PPM),
             ("taker_fee_ppm", reg.D_TAKER_PPM),
@@ -362,19 +362,14 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         )
 
 
-def zero_or_units(text: str, decimals: int, field: str) -> int:
-    """Smallest units of an amount that may be left out or zero."""
-    if not text:
-        return 0
-    try:
-        return parse_units(text, decimals)
-    except ValueError:
-        raise requests.refuse(ErrorReason.INVALID_DECIMAL, field, value=text) from None
+def optional_units(text: str, decimals: int, field: str) -> int:
+    """Smallest units of an amount, 0 where it is left out. Raises ServiceError as `units_or_zero`."""
+    return units_or_zero(text, decimals, field) if text else 0
 
 
 def multiple(text: str, decimals: int, unit: int, field: str) -> int:
     """How many `unit`s an amount is, 0 where it is left out. Raises ServiceError INVALID_FIELD for broken ones."""
-    count, rest = divmod(zero_or_units(text, decimals, field), unit)
+    count, rest = divmod(optional_units(text, decimals, field), unit)
     if rest:
         raise requests.refuse(ErrorReason.INVALID_FIELD, field, f"{field} must be a multiple of the tick or lot", text)
     return count

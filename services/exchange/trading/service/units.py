@@ -6,7 +6,7 @@ from typing import Final
 
 from exchange.domain.decimals import DecimalError, PrecisionError, format_units, parse_units
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.trading.core.constants import MAX_LOTS, MAX_TICKS
+from exchange.trading.core.constants import MAX_AMOUNT, MAX_LOTS, MAX_TICKS
 from exchange.trading.core.model import Market, State
 
 _CACHE_SIZE: Final = 8_192
@@ -50,7 +50,7 @@ class MarketUnits:
         try:
             units = parse_units(text, self.price_decimals)
         except DecimalError:
-            raise _decimal_error(text, field) from None
+            raise decimal_error(text, field) from None
         except PrecisionError:
             raise self._off_tick(text, field) from None
         ticks, rest = divmod(units, self.tick)
@@ -66,7 +66,7 @@ class MarketUnits:
         try:
             units = parse_units(text, self.base_decimals)
         except DecimalError:
-            raise _decimal_error(text, field) from None
+            raise decimal_error(text, field) from None
         except PrecisionError:
             raise self._off_lot(text, field) from None
         lots, rest = divmod(units, self.base_per_lot)
@@ -120,23 +120,36 @@ class MarketUnits:
 
 
 def amount_units(text: str, decimals: int, field: str) -> int:
-    """Smallest units of an amount of an asset. Raises ServiceError: INVALID_DECIMAL, INVALID_FIELD, NOT_POSITIVE."""
+    """Smallest units of an amount that is more than zero. Raises ServiceError as `units_or_zero`, and NOT_POSITIVE."""
+    units = units_or_zero(text, decimals, field)
+    if units == 0:
+        raise ServiceError(ErrorReason.NOT_POSITIVE, metadata={"field": field, "value": text})
+    return units
+
+
+def units_or_zero(text: str, decimals: int, field: str) -> int:
+    """Smallest units of an amount of an asset.
+
+    Raises ServiceError: FIELD_REQUIRED, INVALID_DECIMAL, INVALID_FIELD, NOT_POSITIVE for a negative one,
+    NUMBER_TOO_LARGE for what no 64 bits hold: such a number must not even reach the journal.
+    """
     try:
         units = parse_units(text, decimals)
     except DecimalError:
-        raise _decimal_error(text, field) from None
+        raise decimal_error(text, field) from None
     except PrecisionError:
         raise ServiceError(
             ErrorReason.INVALID_FIELD,
             f"{field} has more than {decimals} digits behind the point",
             metadata={"field": field, "value": text},
         ) from None
-    if units <= 0:
-        raise ServiceError(ErrorReason.NOT_POSITIVE, metadata={"field": field, "value": text})
+    if units > MAX_AMOUNT:
+        raise ServiceError(ErrorReason.NUMBER_TOO_LARGE, metadata={"field": field, "value": text})
     return units
 
 
-def _decimal_error(text: str, field: str) -> ServiceError:
+def decimal_error(text: str, field: str) -> ServiceError:
+    """What is wrong with a text that is no plain decimal."""
     if not text:
         return ServiceError(ErrorReason.FIELD_REQUIRED, metadata={"field": field})
     # "-1" is a number, and a wrong one: say what is wrong with it.
