@@ -122,7 +122,9 @@ def test_a_replay_that_was_killed_itself_is_continued_by_its_run_id(
         stderr=subprocess.DEVNULL,
     )
     try:
-        eventually(lambda: engine_sequence(exchange_stack) > before + 10_000, "a part of the flow is played", DEADLINE_S)
+        eventually(
+            lambda: engine_sequence(exchange_stack) > before + 10_000, "a part of the flow is played", DEADLINE_S
+        )
     finally:
         first.kill()
         first.wait()

@@ -17,8 +17,8 @@ from google.rpc import error_details_pb2, status_pb2
 STATUS_DETAILS_KEY = "grpc-status-details-bin"
 REQUEST_ID_KEY = "x-request-id"
 
-# Reasons that pass by themselves: the same call with the same id may be made again. MAINTENANCE, CIRCUIT_BREAKER and
-# NEW_ORDERS_DISABLED come with UNAVAILABLE too but are journaled: the same id gets the same answer for ever.
+# Reasons that pass by themselves: the same call with the same id may be made again. Journaled refusals are not among
+# them: the same id gets the same answer for ever.
 TRANSIENT_REASONS = frozenset(
     {
         "OVERLOADED",

@@ -120,7 +120,10 @@ class ResumableStream(ABC, Generic[Update]):
         await self.aclose()
 
     async def reached(self, sequence: int) -> None:
-        """Wait until the feed has told all up to an engine sequence; somebody else must be reading it."""
+        """Wait until the feed is at an engine sequence or beyond; somebody else must be reading it.
+
+        All before the sequence has been told then; of the sequence itself more messages may follow.
+        """
         watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._watchers[watcher] = sequence
         self._tell_watchers()

@@ -58,6 +58,7 @@ class FakeExchange:
         self.drain_after_results = 0  # so many batches are answered and then the server drains
         self.silent = False
         self.pings = 0
+        self.left_out = False  # whether an event was left out already
         self.hold = asyncio.Event()  # cleared: results wait
         self.hold.set()
         self.results_override: list[str] = []  # reasons of the next session results, nothing applied

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -135,6 +136,25 @@ async def test_lost_answers_and_a_forgotten_session_change_nothing(
     assert report.differences == []
     assert report.sessions_lost >= 1
     assert len(exchange.executed) == 620
+
+
+async def test_events_that_leave_out_a_trade_are_a_difference_though_the_list_has_it(
+    trader: ExchangeClient, plan: Plan, flow: Flow, exchange: FakeExchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pincex_client.replay.run.EVENTS_PATIENCE", 0.2)
+    told = exchange.accounts[plan.account].tell
+
+    def forgetful(sequence: int, **event: Any) -> None:
+        if "fill" in event and not exchange.left_out:
+            exchange.left_out = True
+            return
+        told(sequence, **event)
+
+    monkeypatch.setattr(exchange.accounts[plan.account], "tell", forgetful)
+    report = await run(trader, plan, flow)
+    assert [str(difference) for difference in report.differences] == [
+        "events at the end: expected every listed trade, got 1 sides of trades not told"
+    ]
 
 
 async def test_a_run_that_was_cut_off_is_continued_by_its_id(

@@ -12,7 +12,7 @@ from pincex_client.cli.context import EXIT_REFUSED, EXIT_USAGE, err, out, print_
 
 Url = Annotated[
     str | None,
-    typer.Option(help="Default: ADMIN_DATABASE_URL, DATABASE_URL, else the running stack's.", show_default=False),
+    typer.Option(help="Default: PINCEX_ADMIN_DATABASE_URL, DATABASE_URL, else the running stack's.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 
@@ -60,7 +60,7 @@ def _call(action: str, database_url: str | None) -> list[Any]:
 
 
 def _url(given: str | None) -> str | None:
-    if given or os.environ.get("ADMIN_DATABASE_URL") or os.environ.get("DATABASE_URL"):
+    if given or os.environ.get("PINCEX_ADMIN_DATABASE_URL") or os.environ.get("DATABASE_URL"):
         return given
     found = target.stack_status().get("admin_database_url")
     return found if isinstance(found, str) else None

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -91,12 +92,11 @@ class Replay:
         async with session:
             played = await play(session, self._flow.commands, plan, rate=options.rate, progress=progress)
         report = self._report(played, session)
-        complete = not options.resumed and await self._gather(token, played.last_sequence)
-        told = len(self._log)
-        fills = await self._fills(played, complete=complete)
-        if complete and len(fills) != told:
-            # The stream claimed to be whole: that is a defect of its own, whatever the list of trades says.
-            report.differences.append(Difference("events", "the end", f"{len(fills)} fills", f"{told} fills"))
+        listed = await self._insist(lambda: exchange.list_fills(plan.symbol, min_sequence=played.last_sequence))
+        if not options.resumed:
+            report.differences += await self._gather(token, listed, played.last_sequence)
+        self._log.add_all(listed)
+        fills = self._log.fills(plan.prefix, played.seq_of_sequence)
         self._compare(report, fills, played, await self._book(played))
         return report
 
@@ -108,39 +108,38 @@ class Replay:
                     break
             return events.resume_token
 
-    async def _gather(self, token: str, sequence: int) -> bool:
-        """Take in the fills that the events tell from `token` to `sequence`; return whether nothing was left out."""
+    async def _gather(self, token: str, listed: Sequence[Fill], sequence: int) -> list[Difference]:
+        """Take in the fills that the events tell after `token`, until they are at `sequence` with all that is listed.
+
+        A stream that leaves out what the list has, and does not say so by a new snapshot, is a difference of its own.
+        """
         events = self._exchange.order_events(fills_only=True, resume_token=token, max_downtime=self._options.patience)
+        missing = {(fill.trade_id, fill.is_maker) for fill in listed}
 
         async def read() -> None:
             async for update in events:
                 if isinstance(update, Fill):
                     self._log.add(update)
+                    missing.discard((update.trade_id, update.is_maker))
+                if events.snapshots or not missing:
+                    return
 
         reader = asyncio.create_task(read())
         reached = asyncio.create_task(events.reached(sequence))
         try:
-            await asyncio.wait([reader, reached], timeout=EVENTS_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-            return reached.done() and events.snapshots == 0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVENTS_PATIENCE):
+                    await asyncio.wait([reader, reached], return_when=asyncio.FIRST_COMPLETED)
+                    if missing:
+                        await asyncio.wait([reader])
         finally:
             reader.cancel()
             reached.cancel()
-            await asyncio.wait([reader, reached])
-            if not reader.cancelled():
-                reader.exception()  # Seen: what the events did not tell is looked up.
+            await asyncio.gather(reader, reached, return_exceptions=True)
             await events.aclose()
-
-    async def _fills(self, played: Played, *, complete: bool) -> list[FlowFill]:
-        """All fills of the run. What the events could not tell (too long ago, an earlier process) is looked up."""
-        fills = self._log.fills(self._plan.prefix, played.seq_of_sequence)
-        expected = self._flow.fills
-        if not complete or (expected is not None and compare_fills(expected, fills)):
-            listed = await self._insist(
-                lambda: self._exchange.list_fills(self._plan.symbol, min_sequence=played.last_sequence)
-            )
-            self._log.add_all(listed)
-            fills = self._log.fills(self._plan.prefix, played.seq_of_sequence)
-        return fills
+        if events.snapshots or not missing:
+            return []
+        return [Difference("events", "the end", "every listed trade", f"{len(missing)} sides of trades not told")]
 
     async def _book(self, played: Played) -> Book | None:
         if self._flow.book is None:
