@@ -98,6 +98,8 @@ def _working_price(exchange: NaiveExchange, command: tuple[Any, ...]) -> int:
         return price
     if kind == c.STOP:
         return definition.protect(side, command[cmd.P_STOP])
+    if price < 0:
+        return 0
     if price == 0:
         facing = exchange.resting(command[cmd.P_MARKET], 3 - side)
         if not facing:

@@ -89,16 +89,18 @@ def lose_the_tail(desk: Desk) -> None:
 
 def miscount_lots(desk: Desk) -> None:
     level(desk, 98).lots += 1
-    desk.market.bids.lots += 1
 
 
 def miscount_orders(desk: Desk) -> None:
     level(desk, 98).count += 1
-    desk.market.bids.orders += 1
 
 
-def miscount_the_side(desk: Desk) -> None:
-    desk.market.bids.lots -= 1
+def keep_a_finished_order_by_its_level(desk: Desk) -> None:
+    desk.order("done").level = level(desk, 98)
+
+
+def keep_a_finished_orders_neighbour(desk: Desk) -> None:
+    desk.order("done").next = desk.order("resting")
 
 
 def rest_at_a_wrong_price(desk: Desk) -> None:
@@ -109,7 +111,7 @@ def disown(desk: Desk) -> None:
     """The order is gone from its account, which keeps the books of its number all the same."""
     account = desk.engine.state.accounts["ann"]
     order = account.orders.pop(desk.labels["resting"])
-    stand_in = Order(0, account, desk.market, order.side, order.price, 2, 0, order.command)
+    stand_in = Order(0, account, desk.market, order.side, order.price, 2, 0, 0, order.command)
     stand_in.order_id = order.order_id
     stand_in.held = order.held
     account.orders[order.order_id] = stand_in
@@ -184,7 +186,6 @@ DAMAGES: list[tuple[Callable[[Desk], None], list[str]]] = [
     (lose_the_tail, ["level_links_whole"]),
     (miscount_lots, ["level_totals_match_orders"]),
     (miscount_orders, ["counts_match"]),
-    (miscount_the_side, ["counts_match"]),
     (rest_at_a_wrong_price, ["resting_orders_open"]),
     (forget_a_sleeper, ["open_orders_filed"]),
     (sleep_in_the_wrong_order, ["sleepers_filed"]),
@@ -195,6 +196,8 @@ DAMAGES: list[tuple[Callable[[Desk], None], list[str]]] = [
     (overcharge, ["fees_rounded_up"]),
     (keep_too_many_finished, ["finished_bounded"]),
     (lose_a_finished_order, ["finished_bounded"]),
+    (keep_a_finished_order_by_its_level, ["finished_detached"]),
+    (keep_a_finished_orders_neighbour, ["finished_detached"]),
     (lose_an_id, ["ids_filed"]),
     (misfile_an_id, ["ids_filed"]),
     (miscount_timers, ["timers_counted"]),

@@ -28,35 +28,31 @@ def rest(side: BookSide, order: Order) -> None:
         order.prev = tail
     level.tail = order
     order.level = level
-    lots = order.lots_open
-    level.lots += lots
+    level.lots += order.lots_open
     level.count += 1
-    side.orders += 1
-    side.lots += lots
 
 
 def remove(side: BookSide, order: Order) -> None:
     """Take an order off the book, and its level if it was the last."""
     level = order.level
     assert level is not None
-    before, after = order.prev, order.next
-    if before is None:
-        level.head = after
-    else:
-        before.next = after
-    if after is None:
-        level.tail = before
-    else:
-        after.prev = before
-    order.prev = order.next = None
     order.level = None
-    lots = order.lots_open
-    level.lots -= lots
+    level.lots -= order.lots_open
     level.count -= 1
-    side.orders -= 1
-    side.lots -= lots
-    if level.count == 0:
-        drop_level(side, order.price * side.sign)
+    before = order.prev
+    after = order.next
+    if before is not None:
+        before.next = after
+        order.prev = None
+    else:
+        level.head = after
+    if after is not None:
+        after.prev = before
+        order.next = None
+    else:
+        level.tail = before
+        if before is None:
+            drop_level(side, order.price * side.sign)
 
 
 def drop_level(side: BookSide, key: int) -> None:
@@ -69,13 +65,12 @@ def drop_level(side: BookSide, key: int) -> None:
     del side.levels[key]
 
 
-def shrink(side: BookSide, order: Order, lots: int) -> None:
+def shrink(order: Order, lots: int) -> None:
     """Take lots off a resting order, which keeps its place."""
     level = order.level
     assert level is not None
     order.lots_open -= lots
     level.lots -= lots
-    side.lots -= lots
 
 
 def sleep(market: Market, order: Order) -> None:

@@ -8,7 +8,6 @@ from exchange.trading.core.constants import (
     BUY,
     CANCEL_SELF_TRADE,
     CANCELLED,
-    FEE_ACCOUNT,
     FILLED,
     PARTIAL,
     STP_CANCEL_NEWEST,
@@ -16,7 +15,7 @@ from exchange.trading.core.constants import (
     STP_NONE,
 )
 from exchange.trading.core.events import ORDER_CANCELLED, TRADE, Event
-from exchange.trading.core.model import Account, BookSide, Level, Market, Order, State
+from exchange.trading.core.model import Account, Level, Market, Order, State
 
 
 def would_cross(market: Market, side: int, price: int) -> bool:
@@ -74,7 +73,7 @@ def match(state: State, taker: Order, stp: int, events: list[Event]) -> bool:
                 if stp != STP_CANCEL_OLDEST:
                     return True
             else:
-                _trade(state, market, opposite, level, maker, taker, events)
+                _trade(state, market, level, maker, taker, events)
             maker = following
         # An own order that was cancelled as the last of its level has dropped the level already.
         if level.count == 0 and keys and keys[-1] == key:
@@ -85,7 +84,6 @@ def match(state: State, taker: Order, stp: int, events: list[Event]) -> bool:
 def _trade(
     state: State,
     market: Market,
-    opposite: BookSide,
     level: Level,
     maker: Order,
     taker: Order,
@@ -110,7 +108,7 @@ def _trade(
         released = money.settle_buyer(maker, market, lots, notional + maker_fee)
         money.settle_seller(taker, market, lots, notional - taker_fee)
     if maker_fee or taker_fee:
-        state.accounts[FEE_ACCOUNT].balance(market.quote).available += maker_fee + taker_fee
+        state.fees.balance(market.quote).available += maker_fee + taker_fee
     index = state.trades = state.trades + 1
     maker.lots_filled += lots
     maker.notional += notional
@@ -118,7 +116,6 @@ def _trade(
     taker.notional += notional
     market.last_price = price
     level.lots -= lots
-    opposite.lots -= lots
     maker.updated_sequence = state.sequence
     maker.updated_ns = state.time_ns
     if maker_open == 0:
@@ -131,7 +128,6 @@ def _trade(
             maker.next = None
         maker.level = None
         level.count -= 1
-        opposite.orders -= 1
         maker.status = FILLED
         finish(state, maker)
     else:
@@ -147,39 +143,32 @@ def _trade(
 def cancel_open(state: State, order: Order, reason: int, events: list[Event]) -> None:
     """End an open order, resting or asleep or just arrived, and give back what it holds."""
     market = order.market
+    account = order.account
+    side = order.side
     resting = order.level is not None
     if resting:
-        book.remove(market.bids if order.side == BUY else market.asks, order)
+        book.remove(market.bids if side == BUY else market.asks, order)
     elif order.waiting:
         state.triggered.remove(order)
         order.waiting = False
     elif order.command[P_STOP] != 0 and not order.triggered:
         book.unsleep(market, order)
     lots = order.lots_open
-    released = money.release_hold(order)
+    released = order.held
+    balance = account.balances[market.quote if side == BUY else market.base]
+    balance.held -= released
+    balance.available += released
+    order.held = 0
     order.lots_cancelled = lots
     order.lots_open = 0
     order.status = CANCELLED
     order.cancel_reason = reason
     order.updated_ns = state.time_ns
     order.updated_sequence = state.sequence
-    events.append(
-        (
-            ORDER_CANCELLED,
-            order.order_id,
-            order.account.name,
-            market.index,
-            order.side,
-            order.price,
-            lots,
-            reason,
-            released,
-            resting,
-            order.lots_filled,
-            order.notional,
-            order.fee_paid,
-        )
-    )
+    events.append((
+        ORDER_CANCELLED, order.order_id, account.name, market.index, side, order.price,
+        lots, reason, released, resting, order.lots_filled, order.notional, order.fee_paid,
+    ))  # fmt: skip
     finish(state, order)
 
 
@@ -190,7 +179,7 @@ def finish(state: State, order: Order) -> None:
     account.finished.append(order)
     finished = state.finished
     finished.append(order)
-    if order.command[P_EXPIRE] != 0:
+    if state.timers_live != 0 and order.command[P_EXPIRE] != 0:
         state.timers_live -= 1
     if len(finished) > state.max_finished_orders:
         forget_finished(state)

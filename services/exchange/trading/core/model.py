@@ -1,6 +1,7 @@
 """What the engine's state is made of. Plain classes: the rules live in the modules that change them.
 
-Defaults stand at class level, so that making an order sets only what differs.
+What is read often is set when the object is made; what few orders ever get has its default at class level, where it
+costs nothing to make and, interpreted, more to read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections import deque
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import (
     BUY,
+    FEE_ACCOUNT,
     OPEN,
     PENDING,
     SESSION_RESULT_WINDOW,
@@ -50,10 +52,9 @@ class Session:
 class Account:
     """One account: its money, open orders in order of acceptance, and what it asked before."""
 
-    max_open_orders: int = -1  # -1: the engine's default; 0: no limit
-
     def __init__(self, name: str) -> None:
         self.name = name
+        self.max_open_orders = -1  # -1: the engine's default; 0: no limit
         self.balances: dict[int, Balance] = {}
         self.orders: dict[int, Order] = {}
         self.finished: deque[Order] = deque()
@@ -84,13 +85,8 @@ class Level:
 class Order:
     """One order. `command` is the PLACE command that made it: what never changes is read there."""
 
-    lots_filled: int = 0
     lots_cancelled: int = 0  # what was open when it was cancelled
-    notional: int = 0  # quote units of the fills
-    fee_paid: int = 0
     fee_ahead: int = 0  # millionths of a quote unit by which the fee, rounded up, is ahead of the exact one
-    held: int = 0  # still set aside: quote units for BUY, base units for SELL
-    status: int = PENDING
     cancel_reason: int = 0
     triggered: bool = False
     waiting: bool = False  # triggered, and not matched yet: in State.triggered
@@ -105,6 +101,7 @@ class Order:
         side: int,
         price: int,
         lots: int,
+        held: int,
         created_ns: int,
         command: Command,
     ) -> None:
@@ -114,10 +111,15 @@ class Order:
         self.side = side
         self.price = price
         self.lots_open = lots
+        self.held = held  # still set aside: quote units for BUY, base units for SELL
         self.created_ns = created_ns
         self.command = command
         self.maker_ppm = market.maker_ppm
         self.taker_ppm = market.taker_ppm
+        self.status = PENDING
+        self.lots_filled = 0
+        self.notional = 0  # quote units of the fills
+        self.fee_paid = 0
         self.level: Level | None = None
         self.prev: Order | None = None
         self.next: Order | None = None
@@ -133,24 +135,20 @@ class BookSide:
         self.sign = 1 if side == BUY else -1
         self.keys: list[int] = []
         self.levels: dict[int, Level] = {}
-        self.orders = 0
-        self.lots = 0
+
+    @property
+    def orders(self) -> int:
+        """How many orders rest here; walks the levels."""
+        return sum([level.count for level in self.levels.values()])
+
+    @property
+    def lots(self) -> int:
+        """How many lots rest here; walks the levels."""
+        return sum([level.lots for level in self.levels.values()])
 
 
 class Market:
     """One market: its rules, its book, its sleeping stop orders."""
-
-    mode: int = OPEN
-    last_price: int = 0
-    min_lots: int = 1
-    max_lots: int = 0
-    min_notional: int = 0
-    maker_ppm: int = 0
-    taker_ppm: int = 0
-    band_ppm: int = 0
-    protection_ppm: int = 0
-    default_stp: int = 0
-    reference_price: int = 0
 
     def __init__(
         self, index: int, symbol: str, base: int, quote: int, base_per_lot: int, quote_per_tick_lot: int
@@ -163,6 +161,21 @@ class Market:
         self.quote_per_tick_lot = quote_per_tick_lot
         self.tick = 0
         self.price_decimals = 0
+        self.mode = OPEN
+        self.last_price = 0
+        self.min_lots = 1
+        self.max_lots = 0
+        self.most_lots = 0  # that no bound forbids: the market's and the engine's
+        self.min_notional = 0
+        self.maker_ppm = 0
+        self.taker_ppm = 0
+        self.hold_ppm = 0  # the dearer of the two
+        self.band_ppm = 0
+        self.protection_ppm = 0
+        self.default_stp = 0
+        self.reference_price = 0
+        self.band_low = 0  # lowest and highest price allowed now: see admission.set_band
+        self.band_high = 0
         self.bids = BookSide(BUY)
         self.asks = BookSide(3 - BUY)
         # (trigger price, order id) of buys, (minus trigger price, order id) of sells: the next to wake stands first.
@@ -173,26 +186,27 @@ class Market:
 class State:
     """All that the engine knows."""
 
-    sequence: int = 0
-    time_ns: int = 0
-    rules_version: int = 1
-    accept_new_orders: bool = True
-    maintenance: bool = False
-    circuit_breaker: bool = False
-    max_ids: int = 1_000_000
-    max_id_age_ns: int = 86_400_000_000_000
-    max_finished_orders: int = 200_000
-    default_max_open_orders: int = 10_000
-    forgotten_ns: int = 0  # ids of requests up to this time may be forgotten
-    timers_live: int = 0  # open GTD orders
-    trades: int = 0  # made by the present command
-
     def __init__(self) -> None:
+        self.sequence = 0
+        self.time_ns = 0
+        self.rules_version = 1
+        self.accept_new_orders = True
+        self.maintenance = False
+        self.circuit_breaker = False
+        self.max_ids = 1_000_000
+        self.max_id_age_ns = 86_400_000_000_000
+        self.max_finished_orders = 200_000
+        self.default_max_open_orders = 10_000
+        self.forgotten_ns = 0  # ids of requests up to this time may be forgotten
+        self.timers_live = 0  # open GTD orders
+        self.trades = 0  # made by the present command
         self.assets: list[Asset] = []
         self.asset_index: dict[str, int] = {}
         self.markets: list[Market] = []
+        self.entry: dict[int, Market] = {}  # the markets that take new orders now; see admission.set_entry
         self.market_index: dict[str, int] = {}
-        self.accounts: dict[str, Account] = {}
+        self.fees = Account(FEE_ACCOUNT)
+        self.accounts: dict[str, Account] = {FEE_ACCOUNT: self.fees}
         self.orders: dict[int, Order] = {}
         self.finished: deque[Order] = deque()
         self.remembered: deque[tuple[int, Account, bool, str]] = deque()

@@ -20,9 +20,8 @@ def hold_for(order: Order, price: int, lots: int) -> int:
     if order.side != BUY:
         return lots * market.base_per_lot
     notional = price * lots * market.quote_per_tick_lot
-    rate = max(order.taker_ppm, order.maker_ppm)
-    if rate == 0:
-        return notional
+    rate = order.taker_ppm
+    rate = max(rate, order.maker_ppm)
     return notional - (order.fee_ahead - notional * rate) // PPM
 
 
@@ -41,18 +40,6 @@ def move_hold(order: Order, price: int, lots: int) -> int:
     return change
 
 
-def release_hold(order: Order) -> int:
-    """Give back all that the order still holds; answers how much."""
-    released = order.held
-    if released != 0:
-        market = order.market
-        balance = order.account.balance(market.quote if order.side == BUY else market.base)
-        balance.held -= released
-        balance.available += released
-        order.held = 0
-    return released
-
-
 def charge(order: Order, notional: int, rate_ppm: int) -> int:
     """Add a fill to the order's fee; answers what is due now."""
     if rate_ppm == 0:
@@ -68,14 +55,17 @@ def settle_buyer(order: Order, market: Market, lots: int, cost: int) -> int:
     """The buyer's side of a fill: `cost` quote units (notional and fee) leave the hold, what the fill no longer needs
     goes back, the base asset arrives. `order.lots_open` is what is left. Answers what left the hold.
     """
-    needed = hold_for(order, order.price, order.lots_open)
+    needed = hold_for(order, order.price, order.lots_open) if order.lots_open else 0
     released = order.held - needed
     order.held = needed
     account = order.account
     quote = account.balances[market.quote]
     quote.held -= released
     quote.available += released - cost
-    account.balance(market.base).available += lots * market.base_per_lot
+    base = account.balances.get(market.base)
+    if base is None:
+        base = account.balance(market.base)
+    base.available += lots * market.base_per_lot
     return released
 
 
@@ -85,4 +75,7 @@ def settle_seller(order: Order, market: Market, lots: int, proceeds: int) -> Non
     sold = lots * market.base_per_lot
     order.held -= sold
     account.balances[market.base].held -= sold
-    account.balance(market.quote).available += proceeds
+    quote = account.balances.get(market.quote)
+    if quote is None:
+        quote = account.balance(market.quote)
+    quote.available += proceeds

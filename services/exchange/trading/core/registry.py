@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from exchange.trading.core import book
+from exchange.trading.core import admission, book
 from exchange.trading.core.commands import C_BODY, C_SESSION, Command
 from exchange.trading.core.constants import (
     CANCEL_DISCONNECTED,
@@ -147,6 +147,7 @@ def build_market(state: State, index: int, definition: Definition) -> Market:
 def _set_rules(market: Market, definition: Definition) -> None:
     market.min_lots = definition[D_MIN_LOTS]
     market.max_lots = definition[D_MAX_LOTS]
+    market.most_lots = min(market.max_lots or MAX_LOTS, MAX_AMOUNT // market.base_per_lot)
     market.min_notional = definition[D_MIN_NOTIONAL]
     market.maker_ppm = definition[D_MAKER_PPM]
     market.taker_ppm = definition[D_TAKER_PPM]
@@ -154,6 +155,8 @@ def _set_rules(market: Market, definition: Definition) -> None:
     market.protection_ppm = definition[D_PROTECTION_PPM]
     market.default_stp = definition[D_DEFAULT_STP]
     market.reference_price = definition[D_REFERENCE]
+    market.hold_ppm = max(market.maker_ppm, market.taker_ppm)
+    admission.set_band(market)
 
 
 def _definition_refusal(state: State, definition: Definition) -> int:
@@ -197,6 +200,7 @@ def create_market(state: State, command: Command, events: list[Event]) -> Result
     index = len(state.markets)
     state.markets.append(build_market(state, index, definition))
     state.market_index[symbol] = index
+    admission.set_entry(state)
     events.append((MARKET_CHANGED, index, OPEN, definition))
     return done(state, command, index)
 
@@ -232,6 +236,7 @@ def set_market_mode(state: State, command: Command, events: list[Event]) -> Resu
     if mode not in (OPEN, CANCEL_ONLY, HALTED):
         return reject_command(state, command, INVALID_DEFINITION, events, market.symbol)
     market.mode = mode
+    admission.set_entry(state)
     events.append((MARKET_CHANGED, index, mode, definition_of(market)))
     return done(state, command, index)
 
@@ -248,6 +253,7 @@ def set_switch(state: State, command: Command, events: list[Event]) -> Result:
         state.circuit_breaker = on
     else:
         return reject_command(state, command, INVALID_DEFINITION, events)
+    admission.set_entry(state)
     events.append((SWITCHES_CHANGED, state.accept_new_orders, state.maintenance, state.circuit_breaker))
     return done(state, command)
 

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.trading.core import book
+from exchange.trading.core import admission, book
 from exchange.trading.core.commands import P_EXPIRE, P_STOP
+from exchange.trading.core.constants import FEE_ACCOUNT
 from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, Result
 from exchange.trading.core.model import Account, Asset, Balance, Order, Session, State
 from exchange.trading.core.registry import build_market, definition_of
@@ -130,10 +131,13 @@ def load(dumped: list[Any]) -> State:
     for index, row in enumerate(dumped[8]):
         market = build_market(state, index, tuple(row[:-2]))
         market.mode, market.last_price = row[-2], row[-1]
+        admission.set_band(market)
         state.markets.append(market)
         state.market_index[market.symbol] = index
+    admission.set_entry(state)
     accounts = [_load_account(row) for row in dumped[9]]
     state.accounts = {account.name: account for account in accounts}
+    state.fees = state.accounts[FEE_ACCOUNT]
     for row in dumped[10]:
         _load_order(state, accounts, row)
     for market, sides in zip(state.markets, dumped[11], strict=True):
@@ -183,7 +187,8 @@ def _load_sessions(state: State, account: Account, rows: list[Any]) -> None:
 def _load_order(state: State, accounts: list[Account], row: list[Any]) -> None:
     order_id, number, market_index, side, price, lots_open, created_ns, command = row[:8]
     account = accounts[number]
-    order = Order(order_id, account, state.markets[market_index], side, price, lots_open, created_ns, tuple(command))
+    market = state.markets[market_index]
+    order = Order(order_id, account, market, side, price, lots_open, 0, created_ns, tuple(command))
     order.lots_filled, order.notional, order.fee_paid, order.fee_ahead, order.held = row[8:13]
     order.status, order.cancel_reason, order.triggered = row[13:16]
     order.updated_ns, order.updated_sequence, order.maker_ppm, order.taker_ppm = row[16:20]
