@@ -45,6 +45,7 @@ install: $(STAMPS)/core
 
 $(STAMPS)/dependencies: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@echo "installing what the exchange needs into $(VENV): a minute or two, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
 	  --require-hashes -r requirements/dev.txt

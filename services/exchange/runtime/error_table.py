@@ -116,9 +116,9 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("TOO_MANY_OPEN_ORDERS", _EXHAUSTED, "the account has as many open orders as it may have"),
     ReasonRow("MARKET_CANCEL_ONLY", _PRECONDITION, "the market takes cancels only"),
     ReasonRow("MARKET_HALTED", _PRECONDITION, "the market is halted"),
-    ReasonRow("NEW_ORDERS_DISABLED", _UNAVAILABLE, "new orders are switched off by ACCEPT_NEW_ORDERS"),
-    ReasonRow("MAINTENANCE", _UNAVAILABLE, "the exchange is in maintenance: cancels and reads only"),
-    ReasonRow("CIRCUIT_BREAKER", _UNAVAILABLE, "the circuit breaker is on: cancels and reads only"),
+    ReasonRow("NEW_ORDERS_DISABLED", _PRECONDITION, "new orders are switched off by ACCEPT_NEW_ORDERS"),
+    ReasonRow("MAINTENANCE", _PRECONDITION, "the exchange is in maintenance: cancels, reductions and reads only"),
+    ReasonRow("CIRCUIT_BREAKER", _PRECONDITION, "the circuit breaker is on: cancels, reductions and reads only"),
     ReasonRow("STOP_ALREADY_REACHED", _PRECONDITION, "the stop price is reached already"),
     ReasonRow("REDUCE_EXCEEDS_OPEN", _PRECONDITION, "more is to be taken off than is open"),
     ReasonRow(

@@ -123,10 +123,10 @@ def info(url: str, *, root: Path = SERVICES_ROOT) -> list[MigrationRow]:
 
 
 def database_url(given: str | None) -> str:
-    """Return the URL to migrate: the given one, else ADMIN_DATABASE_URL, else DATABASE_URL."""
-    url = given or os.environ.get("ADMIN_DATABASE_URL") or os.environ.get("DATABASE_URL")
+    """Return the URL to migrate: the given one, else PINCEX_ADMIN_DATABASE_URL, else DATABASE_URL."""
+    url = given or os.environ.get("PINCEX_ADMIN_DATABASE_URL") or os.environ.get("DATABASE_URL")
     if not url:
-        raise MigrationError("no database: give --database-url, or set ADMIN_DATABASE_URL or DATABASE_URL")
+        raise MigrationError("no database: give --database-url, or set PINCEX_ADMIN_DATABASE_URL or DATABASE_URL")
     return url
 
 
@@ -134,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0, or 1 with the reason on stderr."""
     parser = argparse.ArgumentParser(prog="python -m exchange.runtime.migrate", description=__doc__)
     parser.add_argument("action", choices=("run", "info"))
-    parser.add_argument("--database-url", help="default: ADMIN_DATABASE_URL, then DATABASE_URL")
+    parser.add_argument("--database-url", help="default: PINCEX_ADMIN_DATABASE_URL, then DATABASE_URL")
     options = parser.parse_args(arguments)
     try:
         url = database_url(options.database_url)

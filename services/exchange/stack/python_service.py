@@ -84,7 +84,7 @@ class PythonService(Plain):
         if self._migration is None or importlib.util.find_spec(MIGRATE_MODULE) is None:
             return
         log, url = self._migration.log, self._migration.admin_url
-        environment = {**self._environment, "DATABASE_URL": url, "PINCEX_ADMIN_DATABASE_URL": url}
+        environment = {**self._environment, "PINCEX_ADMIN_DATABASE_URL": url}
         with log.open("ab") as output:
             argv = (sys.executable, "-m", MIGRATE_MODULE, "run")
             process = await spawn(Launch(argv, environment, self._folder), output.fileno())

@@ -125,7 +125,7 @@ def test_the_command_line_runs_and_tells(
     empty: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@127.0.0.1:1/wrong")
-    monkeypatch.setenv("ADMIN_DATABASE_URL", empty)
+    monkeypatch.setenv("PINCEX_ADMIN_DATABASE_URL", empty)
     assert migrate.main(["info"]) == 0
     assert f"pending  trading.journal      {JOURNAL}" in capsys.readouterr().out
     assert migrate.main(["run"]) == 0
@@ -137,10 +137,10 @@ def test_the_command_line_runs_and_tells(
 def test_the_command_line_says_what_is_wrong(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("ADMIN_DATABASE_URL", raising=False)
+    monkeypatch.delenv("PINCEX_ADMIN_DATABASE_URL", raising=False)
     monkeypatch.delenv("DATABASE_URL", raising=False)
     assert migrate.main(["run"]) == 1
-    assert "ADMIN_DATABASE_URL" in capsys.readouterr().err
+    assert "PINCEX_ADMIN_DATABASE_URL" in capsys.readouterr().err
     assert migrate.main(["run", "--database-url", "postgresql://admin:secret-word@127.0.0.1:1/pincex"]) == 1
     error = capsys.readouterr().err
     assert "no connection" in error

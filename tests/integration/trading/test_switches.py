@@ -159,7 +159,7 @@ async def test_the_environment_turns_switches_at_start(monkeypatch: pytest.Monke
         await turn(exchange, "DisableMaintenanceMode")
         refusal = await refused(exchange.demo.buy("1", "40000"))
 
-    assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NEW_ORDERS_DISABLED")
+    assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "NEW_ORDERS_DISABLED")
 
 
 async def test_a_file_turns_a_switch_when_it_changes_and_overrides_nobody_else(

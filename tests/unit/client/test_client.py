@@ -84,9 +84,7 @@ async def test_a_passing_failure_is_repeated_with_the_same_id_and_time(
     assert sent[0].HasField("request_time")
 
 
-async def test_a_journaled_refusal_is_not_repeated(
-    client: ExchangeClient, exchange: FakeExchange
-) -> None:
+async def test_a_journaled_refusal_is_not_repeated(client: ExchangeClient, exchange: FakeExchange) -> None:
     exchange.failures = [("MAINTENANCE", None)]
     with pytest.raises(TradingSuspended) as caught:
         await client.place_order("BTCUSD", "BUY", 1, 100)

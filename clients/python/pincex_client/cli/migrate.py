@@ -12,7 +12,9 @@ from pincex_client.cli.context import EXIT_REFUSED, EXIT_USAGE, err, out, print_
 
 Url = Annotated[
     str | None,
-    typer.Option(help="Default: PINCEX_ADMIN_DATABASE_URL, DATABASE_URL, else the running stack's.", show_default=False),
+    typer.Option(
+        help="Default: PINCEX_ADMIN_DATABASE_URL, DATABASE_URL, else the running stack's.", show_default=False
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="JSON for scripts.")]
 

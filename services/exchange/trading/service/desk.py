@@ -8,12 +8,30 @@ from typing import Final
 from exchange.domain.symbols import canonical_symbol
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.trading.core.commands import C_KIND, C_REQUEST_ID, P_MARKET, P_SIDE, PLACE, Command
+from exchange.trading.core.commands import (
+    C_KIND,
+    C_REQUEST_ID,
+    CANCEL,
+    P_MARKET,
+    P_SIDE,
+    PLACE,
+    REDUCE,
+    REPLACE,
+    X_CLIENT_ORDER_ID,
+    X_ORDER_ID,
+    Command,
+)
 from exchange.trading.core.constants import BUY
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import R_REASON, Result
 from exchange.trading.core.model import Account, Asset, Market, State
-from exchange.trading.core.reasons import DONE, INSUFFICIENT_FUNDS, TOO_MANY_OPEN_ORDERS
+from exchange.trading.core.reasons import (
+    DONE,
+    INSUFFICIENT_FUNDS,
+    ORDER_CLOSED,
+    ORDER_NOT_FOUND,
+    TOO_MANY_OPEN_ORDERS,
+)
 from exchange.trading.journal.contract import Journal
 from exchange.trading.sequencer import Overloaded, Sequencer, Stalled, Stopped
 from exchange.trading.service.units import MarketUnits
@@ -165,6 +183,9 @@ class Desk:
         if reason == INSUFFICIENT_FUNDS and command[C_KIND] == PLACE:
             units = self.units(command[P_MARKET])
             metadata["asset"] = units.quote_asset if command[P_SIDE] == BUY else units.base_asset
+        elif reason in (ORDER_NOT_FOUND, ORDER_CLOSED) and command[C_KIND] in (CANCEL, REDUCE, REPLACE):
+            key = "order_id" if command[X_ORDER_ID] else "client_order_id"
+            metadata[key] = command[X_ORDER_ID] or command[X_CLIENT_ORDER_ID]
         elif reason == TOO_MANY_OPEN_ORDERS:
             metadata["limit"] = "open orders of the account"
         if command[C_REQUEST_ID]:

@@ -98,11 +98,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     MARKET_HALTED: _ErrorReason.ValueType  # 53
     """The market is halted (FAILED_PRECONDITION)."""
     NEW_ORDERS_DISABLED: _ErrorReason.ValueType  # 54
-    """New orders are switched off by ACCEPT_NEW_ORDERS (UNAVAILABLE)."""
+    """New orders are switched off by ACCEPT_NEW_ORDERS (FAILED_PRECONDITION)."""
     MAINTENANCE: _ErrorReason.ValueType  # 55
-    """The exchange is in maintenance: cancels and reads only (UNAVAILABLE)."""
+    """The exchange is in maintenance: cancels, reductions and reads only (FAILED_PRECONDITION)."""
     CIRCUIT_BREAKER: _ErrorReason.ValueType  # 56
-    """The circuit breaker is on: cancels and reads only (UNAVAILABLE)."""
+    """The circuit breaker is on: cancels, reductions and reads only (FAILED_PRECONDITION)."""
     STOP_ALREADY_REACHED: _ErrorReason.ValueType  # 57
     """The stop price is reached already (FAILED_PRECONDITION)."""
     REDUCE_EXCEEDS_OPEN: _ErrorReason.ValueType  # 58
@@ -116,7 +116,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ALREADY_EXISTS: _ErrorReason.ValueType  # 62
     """An asset, market or hold of this name exists already (ALREADY_EXISTS)."""
     INVALID_DEFINITION: _ErrorReason.ValueType  # 63
-    """The definition breaks a rule of money, such as tick x lot not being a whole number of quote units."""
+    """The definition breaks a rule of money, such as tick x lot not being a whole number of quote units
+    (INVALID_ARGUMENT).
+    """
     BALANCE_LIMIT: _ErrorReason.ValueType  # 64
     """The sum would exceed what the engine can hold exactly (FAILED_PRECONDITION)."""
     HOLD_NOT_FOUND: _ErrorReason.ValueType  # 65
@@ -262,11 +264,11 @@ MARKET_CANCEL_ONLY: ErrorReason.ValueType  # 52
 MARKET_HALTED: ErrorReason.ValueType  # 53
 """The market is halted (FAILED_PRECONDITION)."""
 NEW_ORDERS_DISABLED: ErrorReason.ValueType  # 54
-"""New orders are switched off by ACCEPT_NEW_ORDERS (UNAVAILABLE)."""
+"""New orders are switched off by ACCEPT_NEW_ORDERS (FAILED_PRECONDITION)."""
 MAINTENANCE: ErrorReason.ValueType  # 55
-"""The exchange is in maintenance: cancels and reads only (UNAVAILABLE)."""
+"""The exchange is in maintenance: cancels, reductions and reads only (FAILED_PRECONDITION)."""
 CIRCUIT_BREAKER: ErrorReason.ValueType  # 56
-"""The circuit breaker is on: cancels and reads only (UNAVAILABLE)."""
+"""The circuit breaker is on: cancels, reductions and reads only (FAILED_PRECONDITION)."""
 STOP_ALREADY_REACHED: ErrorReason.ValueType  # 57
 """The stop price is reached already (FAILED_PRECONDITION)."""
 REDUCE_EXCEEDS_OPEN: ErrorReason.ValueType  # 58
@@ -280,7 +282,9 @@ ORDER_ASLEEP: ErrorReason.ValueType  # 61
 ALREADY_EXISTS: ErrorReason.ValueType  # 62
 """An asset, market or hold of this name exists already (ALREADY_EXISTS)."""
 INVALID_DEFINITION: ErrorReason.ValueType  # 63
-"""The definition breaks a rule of money, such as tick x lot not being a whole number of quote units."""
+"""The definition breaks a rule of money, such as tick x lot not being a whole number of quote units
+(INVALID_ARGUMENT).
+"""
 BALANCE_LIMIT: ErrorReason.ValueType  # 64
 """The sum would exceed what the engine can hold exactly (FAILED_PRECONDITION)."""
 HOLD_NOT_FOUND: ErrorReason.ValueType  # 65

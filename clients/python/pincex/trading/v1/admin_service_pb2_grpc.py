@@ -208,7 +208,7 @@ class TradingAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableCircuitBreaker(self, request, context):
-        """Takes cancels and reads only, on all markets, until it is disabled.
+        """Takes cancels, reductions and reads only, on all markets, until it is disabled.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -236,7 +236,7 @@ class TradingAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnableMaintenanceMode(self, request, context):
-        """Takes cancels and reads only (MAINTENANCE_MODE=true).
+        """Takes cancels, reductions and reads only (MAINTENANCE_MODE=true).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

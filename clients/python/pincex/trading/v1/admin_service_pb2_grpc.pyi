@@ -54,7 +54,7 @@ class TradingAdminServiceStub:
     GetEngineState: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetEngineStateRequest, _admin_service_pb2.EngineState]
     """Sequence and hash of the whole state, to compare instances with."""
     EnableCircuitBreaker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
-    """Takes cancels and reads only, on all markets, until it is disabled."""
+    """Takes cancels, reductions and reads only, on all markets, until it is disabled."""
     DisableCircuitBreaker: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
     """Ends what EnableCircuitBreaker began."""
     EnableNewOrders: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
@@ -62,7 +62,7 @@ class TradingAdminServiceStub:
     DisableNewOrders: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
     """Refuses new orders; cancels, reductions and replacements go on (ACCEPT_NEW_ORDERS=false)."""
     EnableMaintenanceMode: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
-    """Takes cancels and reads only (MAINTENANCE_MODE=true)."""
+    """Takes cancels, reductions and reads only (MAINTENANCE_MODE=true)."""
     DisableMaintenanceMode: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]
     """Ends maintenance (MAINTENANCE_MODE=false)."""
     GetSwitches: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetSwitchesRequest, _admin_service_pb2.Switches]
@@ -114,7 +114,7 @@ class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
     GetEngineState: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetEngineStateRequest, _admin_service_pb2.EngineState]  # type: ignore[assignment]
     """Sequence and hash of the whole state, to compare instances with."""
     EnableCircuitBreaker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
-    """Takes cancels and reads only, on all markets, until it is disabled."""
+    """Takes cancels, reductions and reads only, on all markets, until it is disabled."""
     DisableCircuitBreaker: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
     """Ends what EnableCircuitBreaker began."""
     EnableNewOrders: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
@@ -122,7 +122,7 @@ class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
     DisableNewOrders: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
     """Refuses new orders; cancels, reductions and replacements go on (ACCEPT_NEW_ORDERS=false)."""
     EnableMaintenanceMode: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
-    """Takes cancels and reads only (MAINTENANCE_MODE=true)."""
+    """Takes cancels, reductions and reads only (MAINTENANCE_MODE=true)."""
     DisableMaintenanceMode: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetSwitchRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
     """Ends maintenance (MAINTENANCE_MODE=false)."""
     GetSwitches: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetSwitchesRequest, _admin_service_pb2.Switches]  # type: ignore[assignment]
@@ -213,7 +213,7 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.SetSwitchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.Switches, _abc.Awaitable[_admin_service_pb2.Switches]]:
-        """Takes cancels and reads only, on all markets, until it is disabled."""
+        """Takes cancels, reductions and reads only, on all markets, until it is disabled."""
 
     @_abc_1.abstractmethod
     def DisableCircuitBreaker(
@@ -245,7 +245,7 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.SetSwitchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.Switches, _abc.Awaitable[_admin_service_pb2.Switches]]:
-        """Takes cancels and reads only (MAINTENANCE_MODE=true)."""
+        """Takes cancels, reductions and reads only (MAINTENANCE_MODE=true)."""
 
     @_abc_1.abstractmethod
     def DisableMaintenanceMode(

@@ -231,7 +231,9 @@ class _MarketModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MarketMode
     CANCEL_ONLY: _MarketMode.ValueType  # 2
     """Cancels and reductions only."""
     HALTED: _MarketMode.ValueType  # 3
-    """Nothing from clients; the book stands still. Operators may still mass-cancel."""
+    """Nothing from clients. Operators may still mass-cancel; orders still expire, and those of lost sessions are
+    cancelled.
+    """
 
 class MarketMode(_MarketMode, metaclass=_MarketModeEnumTypeWrapper):
     """What a market lets through."""
@@ -243,7 +245,9 @@ OPEN: MarketMode.ValueType  # 1
 CANCEL_ONLY: MarketMode.ValueType  # 2
 """Cancels and reductions only."""
 HALTED: MarketMode.ValueType  # 3
-"""Nothing from clients; the book stands still. Operators may still mass-cancel."""
+"""Nothing from clients. Operators may still mass-cancel; orders still expire, and those of lost sessions are
+cancelled.
+"""
 Global___MarketMode: _TypeAlias = MarketMode  # noqa: Y015
 
 @_typing.final
