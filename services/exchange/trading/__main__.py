@@ -98,6 +98,7 @@ class App:
         self.config = config
         self.clock = SystemClock()
         self.drain = Drain()
+        self._is_serving = False
         registry = new_registry(service=SERVICE, instance=config.runtime.instance, version=version("pincex"))
         self.desk = Desk(instance=config.runtime.instance, journal=journal, clock=self.clock)
         self.hub = Hub(journal)
@@ -160,9 +161,11 @@ class App:
     def _ready(self) -> Readiness:
         if self.drain.is_set():
             return Readiness(ready=False, why="draining")
-        return Readiness(ready=self.desk.sequencer is not None, why="not leading yet")
+        # Not the desk: it leads before the first commands, those that make the markets, are durable.
+        return Readiness(ready=self._is_serving, why="not leading yet")
 
     async def _serving(self, serving: bool) -> None:  # noqa: FBT001 - it is the state
+        self._is_serving = serving
         for server in (self.public, self.ops):
             await server.set_serving(serving)
         if not serving and not self.drain.is_set():

@@ -169,8 +169,11 @@ class PostgresJournal:
 
     async def close(self) -> None:
         """Finish or give up the append in flight, then close all connections; see `Journal.close`."""
-        await self._appender.close()
+        # A server that hangs with its connections open answers nothing, ever: what waits for it must be ended.
+        await self._appender.close(self._pool.terminate)
         pending = [*self._tasks, *([self._extending] if self._extending is not None else [])]
+        if pending and (await asyncio.wait(pending, timeout=CLOSE_POOL_S))[1]:
+            self._pool.terminate()
         await asyncio.gather(*pending, return_exceptions=True)
         try:
             await asyncio.wait_for(self._pool.close(), CLOSE_POOL_S)

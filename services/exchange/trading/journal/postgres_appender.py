@@ -98,14 +98,19 @@ class Appender:
         self._uncovered = max(self._uncovered, uncovered)
         self._extend_at = max(self._extend_at, (next_sequence + uncovered) // 2)
 
-    async def close(self) -> None:
-        """Let the append in flight finish if the server answers in time; else it raises JournalUnavailable."""
+    async def close(self, give_up: Callable[[], None]) -> None:
+        """Let the append in flight finish if the server answers in time; else it raises JournalUnavailable.
+
+        `give_up` is called before that, to end what a check of the append may be waiting for.
+        """
         self._closing.set()
         # asyncpg's close() would cancel a running statement, so it must not see one.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), CLOSE_GRACE_S)
         if self._idle.is_set():
             await self._session.close(CLOSE_GRACE_S)
+        else:
+            give_up()
         self._session.drop()
         await self._idle.wait()
 
