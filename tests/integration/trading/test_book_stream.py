@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 
 from exchange.runtime.errors import ErrorReason
+from exchange.trading.core import commands as cmd
+from exchange.trading.core.constants import CANCEL_ONLY, OPEN
 from exchange.trading.feeds.channel import Channel
 from pincex.trading.v1 import admin_service_pb2, types_pb2
 from pincex.trading.v1 import market_service_pb2 as pb
@@ -347,3 +349,23 @@ async def test_market_orders_move_the_top_of_a_view(exchange: Exchange) -> None:
     await follow(stream, copy, taken.sequence)
 
     assert copy.best() == ([], [("50000.00", "0.60000", 1)])
+
+
+async def test_a_frame_that_changes_book_and_mode_is_one_message(exchange: Exchange) -> None:
+    stream = subscribe(exchange)
+    copy = BookCopy()
+    copy.apply(await stream.next())
+    await exchange.demo.place(BUY, "0.01", "40000")
+    await follow(stream, copy, copy.sequence + 1)
+    desk = exchange.app.desk
+    market = desk.state.market_index["BTCUSD"]
+    place = cmd.place("demo", market, 1, 1, 1_000, 4_100_000, tif=1)
+    await desk.submit([place, cmd.set_market_mode("ops", market, CANCEL_ONLY)])
+    both = await stream.next()
+    assert both.snapshot.mode == types_pb2.CANCEL_ONLY
+    assert [level.price for level in both.snapshot.bids][:1] == ["41000.00"]
+    copy.apply(both)
+    resumed = subscribe(exchange, token=both.resume_token)
+    await desk.submit([cmd.set_market_mode("ops", market, OPEN)])
+    after = await resumed.next()
+    assert (after.mode, after.prev_sequence) == (types_pb2.OPEN, both.sequence)

@@ -40,8 +40,13 @@ MAX_DEAD_MAN_S: Final = 300.0
 UNATTENDED_S: Final = 3_600.0
 """How long a session without cancel-on-disconnect is remembered after its connection was lost."""
 
+END_RETRY_S: Final = 0.2
+"""Between two attempts to end a session while the journal is away."""
+
 TAKE_OVER_GRACE_S: Final = 10.0
 """Time to attach again that a new leader grants to every session, beyond the session's own grace."""
+
+NOT_NOW: Final = frozenset({ErrorReason.OVERLOADED, ErrorReason.JOURNAL_UNAVAILABLE, ErrorReason.NOT_READY})
 
 Slot = Command | ServiceError
 
@@ -237,6 +242,9 @@ class Sessions:
                 pending.append(command)
                 slots.append(command)
             except ServiceError as error:
+                if error.reason in NOT_NOW:
+                    # Not this command's fault: the connection ends, and a repeat with the same numbers is safe.
+                    raise
                 slots.append(error)
             number += 1
         if pending:
@@ -311,7 +319,7 @@ class Sessions:
         if self._drain.is_set() or self._desk.sequencer is None:
             return
         if connection.closed_by_client:
-            self._spawn(cmd.close_session(*key))
+            self._spawn(key, cmd.close_session(*key))
             return
         session = self._session(key)
         if session is not None:
@@ -360,23 +368,26 @@ class Sessions:
         connection = self._connections.get(key)
         if connection is not None:
             self._end(connection, ServiceError(ErrorReason.SESSION_NOT_FOUND, "the dead-man timer ran out"))
-        self._spawn(cmd.expire_session(*key))
+        self._spawn(key, cmd.expire_session(*key))
 
-    def _spawn(self, command: Command) -> None:
-        task = asyncio.create_task(self._apply(command))
+    def _spawn(self, key: tuple[str, str], command: Command) -> None:
+        task = asyncio.create_task(self._apply(key, self._connections.get(key), command))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _apply(self, command: Command) -> None:
-        """End a session; while the journal is away, again and again."""
+    async def _apply(self, key: tuple[str, str], ended: _Connection | None, command: Command) -> None:
+        """End a session; while the journal is away, again and again, unless its client attaches meanwhile."""
         while not self._drain.is_set() and self._desk.sequencer is not None:
+            present = self._connections.get(key)
+            if present is not None and present is not ended:
+                return
             try:
                 await self._desk.execute(command)
             except ServiceError as error:
                 if error.reason == ErrorReason.SESSION_NOT_FOUND:
                     return
                 self._log.warning("a session could not be ended yet", reason=error.reason_name)
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(END_RETRY_S)
             else:
                 return
 
