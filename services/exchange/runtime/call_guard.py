@@ -70,11 +70,15 @@ class MethodPolicy:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What one server takes at a time and sends at once; more is refused with a reason, never queued."""
+    """What one server takes at a time and sends at once; more is refused with a reason, never queued.
+
+    `max_write_seconds`: a client that takes a message of its stream no sooner than this does not read; it is cut off.
+    """
 
     max_unary_in_flight: int
     max_open_streams: int
     max_response_bytes: int
+    max_write_seconds: float = 30.0
 
 
 class CallGuard:
@@ -87,7 +91,9 @@ class CallGuard:
         self.limits = limits
         self.unary_in_flight = 0
         self._streams: dict[asyncio.Task[Any], MethodPolicy] = {}
-        self._ended: set[asyncio.Task[Any]] = set()
+        self._ended: dict[asyncio.Task[Any], ErrorReason.ValueType] = {}
+        self._writing: dict[asyncio.Task[Any], float] = {}
+        self._sweep_scheduled = False
         self.log: structlog.typing.FilteringBoundLogger = structlog.get_logger("grpc").bind()
 
     @property
@@ -121,11 +127,37 @@ class CallGuard:
         if len(self._streams) >= self.limits.max_open_streams:
             raise ServiceError(ErrorReason.TOO_MANY_STREAMS, metadata={"limit": self.limits.max_open_streams})
         self._streams[task] = policy
+        if not self._sweep_scheduled:
+            self._schedule_sweep()
 
     def leave_stream(self, task: asyncio.Task[Any]) -> None:
         """Count a stream out."""
         self._streams.pop(task, None)
-        self._ended.discard(task)
+        self._ended.pop(task, None)
+        self._writing.pop(task, None)
+
+    async def write(self, context: _Context, response: Any) -> None:
+        """Send a message of a stream; its task is cancelled if the client does not take it for too long."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._writing[task] = time.monotonic()
+        await context.write(response)
+        self._writing.pop(task, None)
+
+    def _schedule_sweep(self) -> None:
+        self._sweep_scheduled = True
+        asyncio.get_running_loop().call_later(self.limits.max_write_seconds / 4, self._sweep)
+
+    def _sweep(self) -> None:
+        """End the streams whose client does not read: what they hold is bounded, but not for ever."""
+        self._sweep_scheduled = False
+        latest = time.monotonic() - self.limits.max_write_seconds
+        for task, since in self._writing.items():
+            if since <= latest and task not in self._ended:
+                self._ended[task] = ErrorReason.SLOW_CONSUMER
+                task.cancel()
+        if self._streams:
+            self._schedule_sweep()
 
     def end_streams(self, *, only_deaf: bool) -> int:
         """End open streams with DRAINING, the handler's cleanup included, and return how many.
@@ -134,16 +166,16 @@ class CallGuard:
         """
         tasks = [task for task, policy in self._streams.items() if policy.ends_on_drain or not only_deaf]
         for task in tasks:
-            self._ended.add(task)
+            self._ended[task] = ErrorReason.DRAINING
             task.cancel()
         return len(tasks)
 
-    def was_ended(self, task: asyncio.Task[Any]) -> bool:
-        """Whether the server itself, not the client, ended the stream; takes the cancellation back if so."""
-        if task in self._ended:
+    def why_ended(self, task: asyncio.Task[Any]) -> ErrorReason.ValueType | None:
+        """Why the server itself ended the stream, None where it was the client; takes the cancellation back if so."""
+        reason = self._ended.get(task)
+        if reason is not None:
             task.uncancel()
-            return True
-        return False
+        return reason
 
 
 class _GuardedMethod:
@@ -227,7 +259,7 @@ class _GuardedMethod:
         guard, metrics, policy = self._guard, self._metrics, self._policy
         streaming = self._handler.request_streaming
         plain: Any = self._handler.stream_stream if streaming else self._handler.unary_stream
-        behaviour = _writer(plain)
+        behaviour = _writer(plain, guard.write)
         decode, clock = self.decode, time.perf_counter
 
         async def call(raw: Any, context: _Context) -> None:
@@ -243,8 +275,8 @@ class _GuardedMethod:
                 await behaviour(raw if streaming else decode(raw), context)
                 code = context.code() or code
             except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
-                ended_here = isinstance(error, asyncio.CancelledError) and guard.was_ended(task)
-                failure = ServiceError(ErrorReason.DRAINING) if ended_here else error
+                reason = guard.why_ended(task) if isinstance(error, asyncio.CancelledError) else None
+                failure = ServiceError(reason) if reason is not None else error
                 code = self._code_of(failure, context)
             guard.leave_stream(task)
             metrics.streams.dec()
@@ -335,7 +367,7 @@ def _awaitable(behaviour: Callable[[Any, _Context], Any]) -> Behaviour:
     return call
 
 
-def _writer(behaviour: Callable[[Any, _Context], Any]) -> Behaviour:
+def _writer(behaviour: Callable[[Any, _Context], Any], write: Callable[[_Context, Any], Awaitable[None]]) -> Behaviour:
     """Return the behaviour as a coroutine function that writes to the context, whichever way it is written."""
     if inspect.iscoroutinefunction(behaviour):
         return behaviour
@@ -348,6 +380,6 @@ def _writer(behaviour: Callable[[Any, _Context], Any]) -> Behaviour:
         # Closed here and now, not by the garbage collector: a subscription must end with its stream.
         async with aclosing(responses) as open_responses:
             async for response in open_responses:
-                await context.write(response)
+                await write(context, response)
 
     return call

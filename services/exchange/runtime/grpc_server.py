@@ -36,6 +36,7 @@ class ServerLimits:
     """Every bound of a server; what is beyond is refused, never queued.
 
     `max_streams_per_connection` is HTTP/2's: Envoy carries many clients on one connection, so it is not small.
+    `max_write_seconds`: a client that does not take a message of its stream for so long is cut off, SLOW_CONSUMER.
     `min_ping_interval_ms`: a client that pings more often is cut off with too_many_pings.
     """
 
@@ -45,6 +46,7 @@ class ServerLimits:
     max_open_streams: int = 4_000
     max_streams_per_connection: int = 2_000
     max_metadata_bytes: int = 16 * 1024
+    max_write_seconds: float = 30.0
     min_ping_interval_ms: int = 10_000
     keepalive_time_ms: int = 30_000
     keepalive_timeout_ms: int = 10_000
@@ -92,7 +94,10 @@ class GrpcServer:
             metrics=metrics,
             drain=self.drain,
             limits=CallLimits(
-                self._limits.max_unary_in_flight, self._limits.max_open_streams, self._limits.max_response_bytes
+                self._limits.max_unary_in_flight,
+                self._limits.max_open_streams,
+                self._limits.max_response_bytes,
+                self._limits.max_write_seconds,
             ),
         )
 

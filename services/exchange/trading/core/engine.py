@@ -36,10 +36,11 @@ from exchange.trading.core.commands import (
     UPDATE_MARKET,
     Command,
 )
-from exchange.trading.core.constants import CANCEL_EXPIRED, FEE_ACCOUNT
+from exchange.trading.core.constants import CANCEL_EXPIRED, FEE_ACCOUNT, MAX_ACCOUNTS
 from exchange.trading.core.events import Event, Result
 from exchange.trading.core.matching import cancel_open
 from exchange.trading.core.model import Account, State
+from exchange.trading.core.reasons import TOO_MANY_OBJECTS
 
 
 class Engine:
@@ -72,6 +73,9 @@ class Engine:
         account = state.accounts.get(name)
         if account is None:
             # Nobody ticks: the exchange's own account stands in.
+            if name and len(state.accounts) >= MAX_ACCOUNTS:
+                self.result = orders.reject_command(state, command, TOO_MANY_OBJECTS, events)
+                return events
             account = funds.account_of(state, name or FEE_ACCOUNT)
         if kind == PLACE:
             result = orders.place(state, account, command, events)

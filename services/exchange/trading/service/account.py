@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 from exchange.runtime.drain import Drain
@@ -17,7 +18,7 @@ from exchange.trading.service import paging, requests
 from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import balance_message, set_time
-from exchange.trading.service.streaming import HEARTBEAT_S, end_message
+from exchange.trading.service.streaming import HEARTBEAT_S, AccountStreams, end_message
 from exchange.trading.service.units import amount_units
 from pincex.trading.v1 import account_service_pb2 as pb
 from pincex.trading.v1 import account_service_pb2_grpc, types_pb2
@@ -30,6 +31,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         self._desk = desk
         self._hub = hub
         self._drain = drain
+        self._open = AccountStreams()
 
     async def ListBalances(self, request: pb.ListBalancesRequest, context: Any) -> pb.ListBalancesResponse:
         """All assets the account has ever held, by code."""
@@ -81,6 +83,12 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
     async def StreamBalances(self, request: pb.StreamBalancesRequest, context: Any) -> AsyncIterator[pb.BalanceUpdate]:
         """All balances at once, then each that changes."""
         account = request_context(context).principal.account
+        with self._open.one(account):
+            async with aclosing(self._balance_updates(account)) as updates:
+                async for update in updates:
+                    yield update
+
+    async def _balance_updates(self, account: str) -> AsyncGenerator[pb.BalanceUpdate, None]:
         desk = self._desk
         state = desk.state
         sequence = state.sequence

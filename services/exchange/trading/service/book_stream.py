@@ -78,12 +78,21 @@ class BookStreams:
                 continue
             feed.mirror.sequence = committed.last_sequence
             feed.frame_hash = committed.frame_hash
-            if feed.mirror.changed:
-                self._publish_changes(feed)
             if modes.get(market, feed.mode) != feed.mode:
                 feed.mode = modes[market]
-                for view in feed.views.values():
-                    self._publish(feed, view, pb.OrderBookUpdate(mode=feed.mode))  # type: ignore[arg-type]
+                self._publish_mode(feed)
+            elif feed.mirror.changed:
+                self._publish_changes(feed)
+
+    def _publish_mode(self, feed: _Feed) -> None:
+        """One message for a frame, or its sequence would not name a place: where the book changed too, a snapshot."""
+        bids, asks = feed.mirror.take_changes()
+        for view in feed.views.values():
+            view.bids, view.asks = _top(feed.mirror.bids, view.depth), _top(feed.mirror.asks, view.depth)
+            update = pb.OrderBookUpdate(mode=feed.mode)  # type: ignore[arg-type]
+            if bids or asks:
+                self._fill_snapshot(feed, view, update)
+            self._publish(feed, view, update)
 
     def _publish_changes(self, feed: _Feed) -> None:
         mirror = feed.mirror
@@ -102,7 +111,7 @@ class BookStreams:
     def _publish(self, feed: _Feed, view: _View, update: pb.OrderBookUpdate) -> None:
         sequence = feed.mirror.sequence
         view.frame_hash = feed.frame_hash
-        self._stamp(feed, view, update, sequence, view.channel.last_sequence)
+        self._stamp(feed, view, update, sequence, 0 if update.HasField("snapshot") else view.channel.last_sequence)
         view.channel.publish(sequence, update.SerializeToString())
 
     def _again(self, feed: _Feed, view: _View, update: pb.OrderBookUpdate) -> None:
@@ -200,13 +209,17 @@ class BookStreams:
 
     def _snapshot(self, feed: _Feed, view: _View) -> pb.OrderBookUpdate:
         update = pb.OrderBookUpdate()
+        self._fill_snapshot(feed, view, update)
+        self._stamp(feed, view, update, view.channel.last_sequence, 0)
+        return update
+
+    @staticmethod
+    def _fill_snapshot(feed: _Feed, view: _View, update: pb.OrderBookUpdate) -> None:
         snapshot = update.snapshot
         snapshot.mode = feed.mode  # type: ignore[assignment]
         mirror = feed.mirror
         for target, side in ((snapshot.bids, mirror.bids), (snapshot.asks, mirror.asks)):
             _add_levels(target, feed.units, ((price, *_now(side, price)) for price in side.best(view.depth)))
-        self._stamp(feed, view, update, view.channel.last_sequence, 0)
-        return update
 
     @staticmethod
     def _slow(feed: _Feed, channel: Channel) -> bytes:

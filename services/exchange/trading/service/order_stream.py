@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing
 from typing import Final
 
 from exchange.runtime.drain import Drain
@@ -16,7 +17,7 @@ from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import order_message, set_time
 from exchange.trading.service.order_events import CommandTranslator, Static, concerns, orders_in, static_of
-from exchange.trading.service.streaming import HEARTBEAT_S, Places, durable, end_message, readable
+from exchange.trading.service.streaming import HEARTBEAT_S, AccountStreams, Places, durable, end_message, readable
 from pincex.trading.v1 import order_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 
@@ -32,9 +33,16 @@ class OrderStreams:
         self._hub = hub
         self._places = places
         self._drain = drain
+        self._open = AccountStreams()
 
     async def serve(self, resume_token: str, account: str) -> AsyncIterator[pb.OrderEvent]:
         """One subscriber's stream."""
+        with self._open.one(account):
+            async with aclosing(self._stream(resume_token, account)) as messages:
+                async for message in messages:
+                    yield message
+
+    async def _stream(self, resume_token: str, account: str) -> AsyncGenerator[pb.OrderEvent, None]:
         if resume_token:
             stream = _Stream(self._desk, self._places, account, await self._places.read(resume_token))
             token = resume_token

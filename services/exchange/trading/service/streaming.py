@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -91,3 +92,27 @@ async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes])
                 await channel.wait(position)
     finally:
         channel.subscribers -= 1
+
+
+class AccountStreams:
+    """Counts the streams of one kind that each account has open."""
+
+    def __init__(self, limit: int = MAX_STREAMS_PER_ACCOUNT) -> None:
+        self._limit = limit
+        self._open: dict[str, int] = {}
+
+    @contextlib.contextmanager
+    def one(self, account: str) -> Iterator[None]:
+        """Hold one of the account's places. Raises ServiceError TOO_MANY_STREAMS when all are taken."""
+        count = self._open.get(account, 0)
+        if count >= self._limit:
+            raise ServiceError(
+                ErrorReason.TOO_MANY_STREAMS, metadata={"limit": f"{self._limit} streams of this kind for an account"}
+            )
+        self._open[account] = count + 1
+        try:
+            yield
+        finally:
+            self._open[account] -= 1
+            if not self._open[account]:
+                del self._open[account]

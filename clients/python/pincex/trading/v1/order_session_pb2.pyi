@@ -7,7 +7,9 @@ The client sends `open` first, and is answered with `opened`. Then it sends batc
 without a gap through the life of the session, and gets one result for each, in order. The number makes each command
 repeatable: after a reconnect, open the session again with the same `session_id`, learn `last_number`, and send what
 came after; a number that was sent before gets its first result again, as long as the session remembers it. A command
-that is malformed gets a result with a reason too, and uses up its number.
+that is malformed gets a result with a reason too, and uses up its number; it was not journaled, so `last_number` may lie
+below it. When the server cannot take commands now (OVERLOADED, JOURNAL_UNAVAILABLE, NOT_READY) the stream ends with that
+error: attach again and send what has no result.
 """
 
 from collections import abc as _abc
