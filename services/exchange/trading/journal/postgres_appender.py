@@ -106,7 +106,9 @@ class Appender:
         self._closing.set()
         # asyncpg's close() would cancel a running statement, so it must not see one.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), CLOSE_GRACE_S)
+            # One that is long overdue has had its time.
+            overdue = 0.0 if self._started_at is None else time.monotonic() - self._started_at
+            await asyncio.wait_for(self._idle.wait(), max(0.0, CLOSE_GRACE_S - overdue))
         if self._idle.is_set():
             await self._session.close(CLOSE_GRACE_S)
         else:
