@@ -1,7 +1,7 @@
 """What the engine's state is made of. Plain classes: the rules live in the modules that change them.
 
-What is read often is set when the object is made; what few orders ever get has its default at class level, where it
-costs nothing to make and, interpreted, more to read.
+Those that exist by the thousand have slots: one block of memory instead of two, and most of what a command costs is
+memory that is not in the processor's caches.
 """
 
 from __future__ import annotations
@@ -33,8 +33,11 @@ class Asset:
 class Balance:
     """Smallest units of one asset of one account."""
 
-    available: int = 0
-    held: int = 0
+    __slots__ = ("available", "held")
+
+    def __init__(self) -> None:
+        self.available = 0
+        self.held = 0
 
 
 class Session:
@@ -74,6 +77,8 @@ class Account:
 class Level:
     """All orders of one side at one price, first come first. Holds no reference once it is empty."""
 
+    __slots__ = ("count", "head", "lots", "price", "tail")
+
     def __init__(self, price: int) -> None:
         self.price = price
         self.head: Order | None = None
@@ -85,13 +90,33 @@ class Level:
 class Order:
     """One order. `command` is the PLACE command that made it: what never changes is read there."""
 
-    lots_cancelled: int = 0  # what was open when it was cancelled
-    fee_ahead: int = 0  # millionths of a quote unit by which the fee, rounded up, is ahead of the exact one
-    cancel_reason: int = 0
-    triggered: bool = False
-    waiting: bool = False  # triggered, and not matched yet: in State.triggered
-    updated_ns: int = 0  # 0: never since its acceptance
-    updated_sequence: int = 0
+    __slots__ = (
+        "account",
+        "cancel_reason",
+        "command",
+        "created_ns",
+        "fee_ahead",
+        "fee_paid",
+        "held",
+        "level",
+        "lots_cancelled",
+        "lots_filled",
+        "lots_open",
+        "maker_ppm",
+        "market",
+        "next",
+        "notional",
+        "order_id",
+        "prev",
+        "price",
+        "side",
+        "status",
+        "taker_ppm",
+        "triggered",
+        "updated_ns",
+        "updated_sequence",
+        "waiting",
+    )
 
     def __init__(
         self,
@@ -123,6 +148,13 @@ class Order:
         self.level: Level | None = None
         self.prev: Order | None = None
         self.next: Order | None = None
+        self.lots_cancelled = 0  # what was open when it was cancelled
+        self.fee_ahead = 0  # millionths of a quote unit by which the fee, rounded up, is ahead of the exact one
+        self.cancel_reason = 0
+        self.triggered = False
+        self.waiting = False  # triggered, and not matched yet: in State.triggered
+        self.updated_ns = 0  # 0: never since its acceptance
+        self.updated_sequence = 0
 
 
 class BookSide:
