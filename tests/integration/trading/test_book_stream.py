@@ -265,6 +265,30 @@ async def test_a_mode_change_is_told(exchange: Exchange) -> None:
     assert (await subscribe(exchange).next()).snapshot.mode == types_pb2.HALTED
 
 
+async def test_a_frame_that_changes_mode_and_book_is_one_message(exchange: Exchange) -> None:
+    """Two at one place could not be told apart by a token."""
+    await exchange.demo.buy("0.1", "40000")
+    await exchange.demo.buy("0.1", "39000")
+    stream, copy = subscribe(exchange), BookCopy()
+    copy.apply(await stream.next())
+    await exchange.app.desk.submit(
+        [
+            cmd.set_market_mode("ops", 0, types_pb2.CANCEL_ONLY),
+            cmd.place("demo", 1, BUY, 1, 20_000, 200_000, tif=1),
+            cmd.cancel_all("demo", 0),
+        ]
+    )
+    update = await stream.next()
+    copy.apply(update)
+
+    assert (copy.mode, copy.best(), copy.sequence) == (types_pb2.CANCEL_ONLY, ([], []), exchange.engine.state.sequence)
+    again = subscribe(exchange, token=update.resume_token)
+    (feed,) = exchange.app.books._feeds.values()
+    await eventually(lambda: feed.views[0].channel.subscribers == 2, "it follows")
+    exchange.app.books.heartbeat(1)
+    assert (await again.next()).WhichOneof("update") == "heartbeat"
+
+
 async def test_a_stream_that_cannot_be_is_refused(exchange: Exchange) -> None:
     for stream, code, reason in (
         (subscribe(exchange, depth=7), "INVALID_ARGUMENT", "INVALID_FIELD"),

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import pytest
 
+from exchange.trading.service.streaming import MAX_STREAMS_PER_ACCOUNT
 from pincex.trading.v1 import order_commands_pb2, types_pb2
 from pincex.trading.v1 import order_service_pb2 as pb
 from tests.integration.trading.engine_app import (
@@ -228,6 +229,20 @@ async def test_a_stopping_server_says_so_and_the_token_holds(exchange: Exchange)
 
     assert notice.drain.resume_token == end.end.resume_token == first.resume_token
     assert end.end.reason == "DRAINING"
+
+
+async def test_the_streams_of_an_account_are_bounded(exchange: Exchange) -> None:
+    streams = [subscribe(exchange.demo) for _ in range(MAX_STREAMS_PER_ACCOUNT)]
+    for stream in streams:
+        await stream.next()
+    guard = exchange.app.public.guard
+    refusal = await refused(subscribe(exchange.demo).next())
+
+    assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS")
+    await subscribe(exchange.maker).next()
+    streams[0].call.cancel()
+    await eventually(lambda: guard.open_streams == MAX_STREAMS_PER_ACCOUNT, "one has left")
+    await subscribe(exchange.demo).next()
 
 
 async def test_a_subscriber_that_leaves_is_forgotten(exchange: Exchange) -> None:
