@@ -53,3 +53,13 @@ def free_port() -> Callable[[], int]:
                 return port
 
     return pick
+
+
+@pytest.fixture(scope="session")
+def recorded_flow(repository: Path) -> Path:
+    """The folder with the recorded order flow; it belongs to the venue, so it lies beside the repository, not in it."""
+    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
+    folder = shared / "data" / "real-order-flow"
+    if not folder.is_dir():
+        pytest.skip(f"no recorded order flow at {folder} (set PINCEX_SHARED)")
+    return folder

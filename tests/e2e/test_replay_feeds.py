@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,15 +20,6 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 100.0
 LIVE_COMMANDS = 14_000
-
-
-@pytest.fixture(scope="module")
-def recorded_flow(repository: Path) -> Path:
-    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
-    folder = shared / "data" / "real-order-flow"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded order flow is not there: {folder}")
-    return folder
 
 
 async def follow(stream: BookStream, seen: list[int]) -> None:

@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
-
 from pincex_client.replay.flow import FlowCommand, read_commands
 from tests.stack_fixture import eventually
 
@@ -20,15 +18,6 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 110.0
 COMMANDS, FILLS = 32_060, 2_872
-
-
-@pytest.fixture(scope="module")
-def recorded_flow(repository: Path) -> Path:
-    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
-    folder = shared / "data" / "real-order-flow"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded order flow is not there: {folder}")
-    return folder
 
 
 def replay_command(commands: Path, *options: str) -> list[str]:

@@ -1,7 +1,5 @@
 import asyncio
-import os
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 
@@ -35,16 +33,6 @@ async def client(server: FakeServer) -> AsyncIterator[ExchangeClient]:
     """A client that retries quickly."""
     async with ExchangeClient(server.target, ops_target=server.target, account="demo", policy=QUICK) as made:
         yield made
-
-
-@pytest.fixture(scope="session")
-def recorded_flow(repository: Path) -> Path:
-    """The folder with the recorded order flow; it is no part of the repository."""
-    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
-    folder = shared / "data" / "real-order-flow"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded order flow is not there: {folder}")
-    return folder
 
 
 async def until(condition: Callable[[], object], what: str) -> None:

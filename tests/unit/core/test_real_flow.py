@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,6 @@ TICK = Decimal("0.25")
 OWNER = "venue"
 TIFS = {"GTC": c.GTC, "IOC": c.IOC}
 SIDES = {"BUY": c.BUY, "SELL": c.SELL}
-
-
-@pytest.fixture(scope="module")
-def folder(repository: Path) -> Path:
-    """The recorded flow: it belongs to the venue, so it lies beside the repository and not in it."""
-    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
-    found = shared / "data" / "real-order-flow"
-    if not found.is_dir():
-        pytest.skip(f"no recorded order flow at {found} (set PINCEX_SHARED)")
-    return found
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -93,25 +82,25 @@ class Replay:
 
 
 @pytest.fixture(scope="module")
-def replay(folder: Path) -> Replay:
+def replay(recorded_flow: Path) -> Replay:
     replay = Replay()
-    for row in read(folder / "es-part-a.commands.csv"):
+    for row in read(recorded_flow / "es-part-a.commands.csv"):
         replay.play(row)
     return replay
 
 
-def test_all_2872_fills_are_the_venues_in_its_order(folder: Path, replay: Replay) -> None:
+def test_all_2872_fills_are_the_venues_in_its_order(recorded_flow: Path, replay: Replay) -> None:
     expected = [
         (row["seq"], row["aggressor_order_id"], row["resting_order_id"], ticks(row["price"]), int(row["quantity"]))
-        for row in read(folder / "es-part-a.fills.csv")
+        for row in read(recorded_flow / "es-part-a.fills.csv")
     ]
     assert len(expected) == 2_872
     assert replay.fills == expected
     assert replay.refused == []
 
 
-def test_the_book_after_the_flow_is_the_venues(folder: Path, replay: Replay) -> None:
-    book: dict[str, Any] = json.loads((folder / "es-part-a.book.json").read_text(encoding="ascii"))
+def test_the_book_after_the_flow_is_the_venues(recorded_flow: Path, replay: Replay) -> None:
+    book: dict[str, Any] = json.loads((recorded_flow / "es-part-a.book.json").read_text(encoding="ascii"))
     market = replay.engine.state.markets[0]
     for side, name in ((market.bids, "bids"), (market.asks, "asks")):
         expected = [(ticks(level["price"]), level["quantity"], level["orders"]) for level in book[name]]
