@@ -87,14 +87,14 @@ class Instance:
             except JournalUnavailable as error:
                 self._log.warning("the lease's store does not answer", error=str(error))
                 epoch = None
-            if epoch is None:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._stopping.wait(), ACQUIRE_RETRY_S)
-                continue
-            try:
-                await self._lead(epoch)
-            except JournalUnavailable as error:
-                self._log.warning("the journal went away: waiting for it", error=str(error))
+            if epoch is not None:
+                try:
+                    await self._lead(epoch)
+                except JournalUnavailable as error:
+                    self._log.warning("the journal went away: waiting for it", error=str(error))
+            # However leading ended, recovering again and again without a pause would help nobody.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), ACQUIRE_RETRY_S)
         with contextlib.suppress(JournalError):
             await self._lease.release()
 
