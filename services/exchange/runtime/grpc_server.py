@@ -27,6 +27,8 @@ __all__ = ["GrpcServer", "RequestContext", "ServerLimits", "request_context"]
 _MIB: Final = 1024 * 1024
 # Calls that gRPC itself may hold beyond our limits: they are refused with a reason, which takes a moment.
 _REFUSAL_ROOM: Final = 256
+# Calls that have arrived but not reached Python yet.
+_PENDING_CALLS: Final = 10_000
 # Streams that watch the drain get the whole grace less this, to hear why they end before gRPC cuts the connection.
 _CUT_MARGIN_S: Final = 0.25
 
@@ -247,6 +249,10 @@ def _options(limits: ServerLimits, *, channelz: bool) -> list[tuple[str, int]]:
         # Checked, with a reason, by the guard: a handler's bytes are known before they are sent.
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+        # Beyond the default of 1,000 gRPC itself ends calls at random with a bare CANCELLED; beyond our own limit the
+        # guard refuses them with a reason.
+        ("grpc.server.max_pending_requests", _PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * _PENDING_CALLS),
         ("grpc.max_metadata_size", limits.max_metadata_bytes),
         ("grpc.http2.min_ping_interval_without_data_ms", limits.min_ping_interval_ms),
         ("grpc.keepalive_permit_without_calls", 1),
