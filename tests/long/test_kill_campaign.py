@@ -28,7 +28,7 @@ pytestmark = pytest.mark.long
 KILLS = int(os.environ.get("ROUNDS") or 50)
 DATABASE_KILLS = 5
 SNAPSHOT_EVERY = 2_000
-PAUSE_S = 0.01
+PAUSE_S = 0.002
 
 
 async def database_kills(server: Any, load: Load, rng: random.Random) -> list[float]:
