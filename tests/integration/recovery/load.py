@@ -11,7 +11,7 @@ from decimal import Decimal
 from functools import partial
 from typing import Any
 
-from pincex_client import CommandResult, ExchangeClient, ExchangeError, Order, OrderSession, requests
+from pincex_client import CommandResult, ExchangeClient, ExchangeError, Order, OrderSession, RetryPolicy, requests
 from tests.integration.recovery.engine_process import EngineProcess
 
 UNARY_ACCOUNTS = ("demo", "maker")
@@ -154,7 +154,9 @@ class Load:
     async def _pipelined(self) -> None:
         """A session that rides through everything by itself."""
         rng = random.Random(f"{self.seed}-session")
-        async with self.engine.client(SESSION_ACCOUNT) as exchange, exchange.session(window=SESSION_WINDOW) as session:
+        # It is back soon after each death, so that the next one finds it at work.
+        options: dict[str, Any] = {"window": SESSION_WINDOW, "policy": RetryPolicy(max_delay=0.1)}
+        async with self.engine.client(SESSION_ACCOUNT) as exchange, exchange.session(**options) as session:
             self.session = session
             number = 0
             while not self._stop.is_set():
