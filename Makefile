@@ -5,7 +5,7 @@
 #   make up          run the whole exchange here          make down     stop it
 #   make test        every test but the long campaigns    make test-long  those
 #   make lint        style, types, layers, contracts      make proto    regenerate from proto/
-#   make sim         seeded simulation (SEED=8412)        make bench    benchmarks
+#   make bench       benchmarks, into perf.log and perf.json
 #   make coverage    make test with the coverage gate     make lock     refresh requirements/
 #   make install     only install                         make clean    remove what was built
 #
@@ -20,8 +20,6 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 ARGS   ?=
-SEED   ?=
-ROUNDS ?=
 
 # Per cent of the trading engine's branches that the tests must take (`make coverage`).
 COVERAGE_GATE ?= 90
@@ -33,7 +31,7 @@ PYTEST := $(BIN)/python -m pytest
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
 MAY_BE_EMPTY := || [ $$? -eq 5 ]
 
-.PHONY: help install up down status test test-core test-long coverage lint proto proto-check bench sim lock clean
+.PHONY: help install up down status test test-core test-long coverage lint proto proto-check bench lock clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -95,9 +93,6 @@ coverage: install
 	PINCEX_PURE=1 $(PYTEST) -m "core and not long and not bench" --cov --cov-report= $(ARGS) $(MAY_BE_EMPTY)
 	$(PYTEST) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
 	$(BIN)/python -m scripts.coverage_gate $(COVERAGE_GATE)
-
-sim: install
-	$(PYTEST) tests/simulation -m "not bench" $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 bench: install
 	$(PYTEST) tests/bench -m bench --capture=no --timeout=1800 $(ARGS)
