@@ -150,6 +150,15 @@ async def test_a_number_repeated_with_another_body_is_a_duplicate(exchange: Exch
     assert len(await exchange.demo.listed()) == 1
 
 
+async def test_a_repeat_from_long_ago_does_not_move_the_place_to_go_on(exchange: Exchange) -> None:
+    session = await Session.open(exchange.demo)
+    first = await session.run(1, RESTING, RESTING, RESTING)
+
+    assert await session.run(1, RESTING) == first[:1]
+    (fourth,) = await session.run(4, RESTING)
+    assert fourth.sequence == first[-1].sequence + 1
+
+
 @pytest.mark.parametrize("first_number", [0, 3, 2**63])
 async def test_a_gap_in_the_numbers_ends_the_connection(exchange: Exchange, first_number: int) -> None:
     session = await Session.open(exchange.demo)

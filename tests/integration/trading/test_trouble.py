@@ -228,3 +228,22 @@ async def test_a_session_that_its_client_attached_meanwhile_is_not_ended(
 async def test_an_expiry_of_a_session_that_is_gone_already_is_no_trouble(exchange: Exchange) -> None:
     exchange.app.sessions._expire(("demo", "never-was"))
     await eventually(lambda: not exchange.app.sessions._tasks, "it is done")
+
+
+async def test_a_book_stream_begun_on_what_never_became_durable_is_refused(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = await hold_appends(exchange, monkeypatch)
+    placing = asyncio.create_task(refused(exchange.demo.buy("1", "40000")))
+    await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
+    book = market_service_pb2.StreamOrderBookRequest(symbol="BTCUSD")
+    streams = [exchange.demo.stream(exchange.demo.markets.StreamOrderBook, book) for _ in range(2)]
+    firsts = [asyncio.create_task(refused(stream.next())) for stream in streams]
+    await eventually(lambda: bool(exchange.app.books._feeds), "the copy is taken")
+    await eventually(lambda: exchange.app.public.guard.open_streams == 2, "both wait")
+    release.set()
+    await exchange.lead_again()
+
+    assert {(await first).reason for first in firsts} == {"JOURNAL_UNAVAILABLE"}
+    assert (await placing).reason == "JOURNAL_UNAVAILABLE"
+    assert exchange.app.books._feeds == {}
