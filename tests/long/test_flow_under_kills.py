@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -30,16 +29,13 @@ async def test_a_made_up_flow_with_ticks_of_a_cent_is_equal_under_kills(
 
 
 async def test_the_recorded_flow_is_equal_under_kills(
-    database, free_port: Callable[[], int], seed: int, repository: Path
+    database, free_port: Callable[[], int], seed: int, recorded_flow: Path
 ):
-    folder = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared")) / "data" / "real-order-flow"
-    if not folder.is_dir():
-        pytest.skip(f"the recorded order flow is not there: {folder}")
     part = "es-part-a"
     flow = Flow(
-        read_commands(folder / f"{part}.commands.csv"),
-        read_fills(folder / f"{part}.fills.csv"),
-        read_book(folder / f"{part}.book.json"),
+        read_commands(recorded_flow / f"{part}.commands.csv"),
+        read_fills(recorded_flow / f"{part}.fills.csv"),
+        read_book(recorded_flow / f"{part}.book.json"),
     )
     async with engine_on(database, free_port, PINCEX_SNAPSHOT_EVERY="5000") as engine:
         check(await replay(engine, flow, "ESH4", KILLS, random.Random(seed)), flow)

@@ -19,6 +19,8 @@ from tests.integration.journal.waiting import until
 from tests.postgres_fixture import Database
 
 ROOT = Path(__file__).resolve().parents[3]
+ONCE: Any = {"deadline": 10.0, "attempt_timeout": 10.0, "first_delay": 1e6, "max_delay": 1e6}
+"""A policy that never repeats: the server's own answer is what comes."""
 _FOREIGN = ("PINCEX_", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL")
 
 

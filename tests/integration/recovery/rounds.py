@@ -14,6 +14,8 @@ from tests.integration.recovery.load import Load
 
 LEAST_UNDER_LOAD_S = 0.05
 MOST_UNDER_LOAD_S = 1.0
+SHARE_KILLED_AT_START = 0.2
+"""How often the next process dies too, while it starts, recovers or has just begun to serve."""
 
 
 @dataclass(slots=True)
@@ -44,6 +46,10 @@ async def kill_rounds(engine: EngineProcess, load: Load, count: int, seed: int) 
         await asyncio.sleep(rng.uniform(LEAST_UNDER_LOAD_S, MOST_UNDER_LOAD_S))
         round_ = Round(load.answered, len(load.unanswered))
         engine.kill()
+        if rng.random() < SHARE_KILLED_AT_START:
+            engine.spawn()
+            await asyncio.sleep(rng.uniform(LEAST_UNDER_LOAD_S, MOST_UNDER_LOAD_S))
+            engine.kill()
         load.note_kill()
         await engine.start()
         round_.serving_after_s = time.monotonic() - load.killed_at

@@ -8,22 +8,19 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import grpc
 import pytest
 
 from pincex_client import ExchangeClient, ExchangeError
 from tests.integration.journal.waiting import until
-from tests.integration.recovery.engine_process import EngineProcess, engine_on
+from tests.integration.recovery.engine_process import ONCE, EngineProcess, engine_on
 from tests.integration.recovery.load import Load
 from tests.integration.recovery.proof import prove
 from tests.postgres_fixture import Database, PostgresServer, _children_of, running_postgres
 
 OUTAGE_S = 3.0
 AT_ONCE_S = 0.2
-ONCE: Any = {"deadline": 10.0, "attempt_timeout": 10.0, "first_delay": 1e6, "max_delay": 1e6}
-"""A policy that never repeats: the server's own answer is what comes."""
 
 
 @pytest.fixture(scope="module")
