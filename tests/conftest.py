@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+# Tests start processes while gRPC's threads run. Its fork handlers, made for forks without exec, can crash the child
+# before it has become the program; read when gRPC starts, so said before anything imports it.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+
 pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
 
 _MAX_SEED = 2**31
