@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from pincex.trading.v1 import account_service_pb2 as pb
-from pincex.trading.v1 import types_pb2
-from tests.integration.trading.engine_app import IOC, Client, Exchange, Stream, eventually, refused
+from pincex.trading.v1 import admin_service_pb2, types_pb2
+from tests.integration.trading.engine_app import BUY, IOC, Client, Exchange, Stream, eventually, refused
 
 
 def subscribe(client: Client) -> Stream:
@@ -125,3 +125,17 @@ async def test_a_stopping_server_says_so(exchange: Exchange) -> None:
 
     assert notice.drain.HasField("deadline_time")
     assert end.end.reason == "DRAINING"
+
+
+async def test_a_stream_goes_on_over_a_change_of_the_core_and_knows_markets_made_since(exchange: Exchange) -> None:
+    stream, copy = subscribe(exchange.demo), BalancesCopy()
+    copy.apply(await stream.next())
+    await exchange.lead_again()
+    market = admin_service_pb2.CreateMarketRequest(
+        base_asset="BTC", quote_asset="ETH", tick_size="0.01", lot_size="0.01"
+    )
+    await exchange.operator.ask(exchange.operator.admin.CreateMarket, market)
+    order = await exchange.demo.place(BUY, "1", "16", symbol="BTCETH")
+    await follow(stream, copy, order.sequence)
+
+    assert copy.balances == await exchange.demo.balances()

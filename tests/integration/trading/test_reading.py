@@ -91,6 +91,9 @@ async def test_a_read_of_a_sequence_that_does_not_come_says_so(
 
     assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "SEQUENCE_NOT_REACHED")
     assert refusal.metadata == {"sequence": str(order.sequence)}
+    for _ in range(5):
+        await refused(exchange.demo.get(order.order_id, min_sequence=2**64 - 1))
+    assert exchange.app.desk.leader._sequence_waiters == [], "who gave up is waited for no longer"
 
 
 async def test_a_read_waits_until_the_sequence_comes(exchange: Exchange) -> None:

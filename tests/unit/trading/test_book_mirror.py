@@ -82,7 +82,7 @@ def test_books_and_balances_kept_from_events_equal_the_core_after_every_command(
             mirror.apply(event)
         assert levels(mirror) == [list(book.levels(market.bids)), list(book.levels(market.asks))]
         for name, copy in copies.items():
-            copy.apply(events)
+            copy.apply(events, engine.state.markets)
             holder = engine.state.accounts.get(name)
             core = {asset: (own.available, own.held) for asset, own in holder.balances.items()} if holder else {}
             ours = {asset: (own.available, own.held) for asset, own in copy.balances.items()}
@@ -145,7 +145,9 @@ def test_money_that_comes_waits_goes_or_changes_hands_is_moved_alike() -> None:
     ]
     for command, changed_a, changed_b in steps:
         events = apply(engine, command)
-        assert (copies["a"].apply(events), copies["b"].apply(events)) == (changed_a, changed_b), command
+        assert [copies[name].apply(events, engine.state.markets) for name in ("a", "b")] == [changed_a, changed_b], (
+            command
+        )
     for name, copy in copies.items():
         for asset, own in engine.state.accounts[name].balances.items():
             assert (copy.balances[asset].available, copy.balances[asset].held) == (own.available, own.held)

@@ -114,7 +114,6 @@ class BalanceCopy:
 
     def __init__(self, state: State, account: str) -> None:
         self._account = account
-        self._markets = state.markets
         self.balances: dict[int, Balance] = {}
         holder = state.accounts.get(account)
         if holder is not None:
@@ -123,11 +122,13 @@ class BalanceCopy:
                 copied.available = balance.available
                 copied.held = balance.held
 
-    def apply(self, events: list[Event]) -> list[int]:
-        """Apply the events of one command; answers the assets whose balance changed, in order."""
+    def apply(self, events: list[Event], markets: list[Market]) -> list[int]:
+        """Apply the events of one command; answers the assets whose balance changed, in order. `markets` are those of the
+        core that serves now, which may be another than the one the copy began with.
+        """
         changed: list[int] = []
         for event in events:
-            for account, asset, available, held in moves(event, self._markets):
+            for account, asset, available, held in moves(event, markets):
                 if account != self._account or not (available or held):
                     continue
                 balance = self.balances.get(asset)

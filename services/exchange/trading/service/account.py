@@ -103,7 +103,8 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
                 update.heartbeat.head_sequence = self._hub.head_sequence
                 set_time(update.heartbeat.server_time, desk.clock.time_ns())
             else:
-                changed = copy.apply(command.events)
+                state = desk.state
+                changed = copy.apply(command.events, state.markets)
                 if not changed:
                     continue
                 last = command.sequence
