@@ -54,6 +54,7 @@ class Load:
     asked: list[Asked] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     answered: int = 0
+    answered_in_session: int = 0
     session: OrderSession | None = None
     credited: int = 0
     killed_at: float = 0.0
@@ -171,6 +172,7 @@ class Load:
     def _session_told(self, asked: Asked, done: asyncio.Future[CommandResult]) -> None:
         if not done.cancelled() and done.exception() is None:
             self._answer(asked, _told_of_result(done.result()))
+            self.answered_in_session += 1
 
     def _session_command(self, rng: random.Random, number: int) -> Asked:
         if number > 5 and rng.random() < 0.3:

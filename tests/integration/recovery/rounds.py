@@ -41,8 +41,7 @@ async def kill_rounds(engine: EngineProcess, load: Load, count: int, seed: int) 
     rng = random.Random(f"{seed}-kills")
     done = Rounds(seed)
     for _ in range(count):
-        before = load.answered
-        await until(partial(_progress, load, before))
+        await until(partial(_progress, load, load.answered, load.answered_in_session))
         await asyncio.sleep(rng.uniform(LEAST_UNDER_LOAD_S, MOST_UNDER_LOAD_S))
         round_ = Round(load.answered, len(load.unanswered))
         engine.kill()
@@ -64,6 +63,7 @@ def _resumed(load: Load) -> bool:
     return load.resumed_at > 0.0
 
 
-def _progress(load: Load, before: int) -> bool:
+def _progress(load: Load, answered: int, in_session: int) -> bool:
+    """Whether the callers and the session are at work."""
     load.check()
-    return load.answered > before
+    return load.answered > answered and load.answered_in_session > in_session
