@@ -14,6 +14,8 @@ from tests.integration.trading.engine_app import Exchange, eventually, running_e
 from tests.integration.trading.session_client import Session, buying, seconds
 
 RESTING = buying("0.01", "40000")
+PATIENCE_S = 30.0
+"""Until every buffer between client and server is full, on a busy machine."""
 
 
 def impatient(app: App) -> None:
@@ -37,7 +39,7 @@ async def test_a_session_that_never_reads_is_cut_off_and_its_orders_cancelled(
         await eventually(lambda: connection.outstanding >= 350, "the session is full")
         assert (await exchange.maker.buy("0.01", "40000")).order_id
 
-        await eventually(lambda: exchange.app.sessions.open_count == 0, "it is cut off")
+        await eventually(lambda: exchange.app.sessions.open_count == 0, "it is cut off", PATIENCE_S)
 
         await eventually(lambda: not exchange.engine.state.accounts["demo"].orders, "its orders are cancelled")
         assert connection.outstanding <= 400
@@ -61,7 +63,7 @@ async def test_a_subscriber_that_never_reads_is_cut_off(monkeypatch: pytest.Monk
                 await reader.next()
 
         publishing = asyncio.create_task(publish())
-        await eventually(lambda: exchange.app.public.guard.open_streams == 1, "the mute one is cut off")
+        await eventually(lambda: exchange.app.public.guard.open_streams == 1, "the mute one is cut off", PATIENCE_S)
 
         assert await slow_consumers(exchange) == 1
         assert not publishing.done()
