@@ -147,7 +147,7 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
         retry_after_seconds=0.5,
     ),
     ReasonRow("DRAINING", _UNAVAILABLE, "this server is stopping: connect again", retry_after_seconds=0.5),
-    ReasonRow("NOT_READY", _UNAVAILABLE, "this server has not finished starting", retry_after_seconds=1.0),
+    ReasonRow("NOT_READY", _UNAVAILABLE, "this server has not finished starting", retry_after_seconds=0.25),
     ReasonRow("SEQUENCE_NOT_REACHED", _UNAVAILABLE, "min_sequence was not reached in time", ("sequence",)),
     ReasonRow("SEQUENCE_IN_FUTURE", _RANGE, "the stream starts beyond the head", ("head_sequence",)),
     ReasonRow(

@@ -235,7 +235,7 @@ async def test_a_subscriber_that_does_not_read_is_closed_and_delays_nobody(
     reading = asyncio.create_task(follow(fast, copy, 10**9))
     # Heartbeats, large and without cost for the engine: more than any buffer between the two holds.
     padding = "x" * 20_000
-    monkeypatch.setattr(exchange.app.books._places, "token", lambda *_: padding)
+    monkeypatch.setattr(feed.views[0].places, "token", lambda *_: padding)
     for _ in range(1_200):
         exchange.app.books.heartbeat(1)
         behind = feed.views[0].channel.end
@@ -393,3 +393,12 @@ async def test_a_frame_that_changes_book_and_mode_is_one_message(exchange: Excha
     await desk.submit([cmd.set_market_mode("ops", market, OPEN)])
     after = await resumed.next()
     assert (after.mode, after.prev_sequence) == (types_pb2.OPEN, both.sequence)
+
+
+async def test_a_token_of_another_depth_is_no_token_of_this_stream(exchange: Exchange) -> None:
+    await exchange.demo.place(BUY, "0.01", "40000")
+    first = await subscribe(exchange, depth=10).next()
+    refusal = await refused(subscribe(exchange, depth=0, token=first.resume_token).next())
+    assert (refusal.code, refusal.reason) == ("INVALID_ARGUMENT", "INVALID_RESUME_TOKEN")
+    again = await subscribe(exchange, depth=10, token=first.resume_token).next()
+    assert again.sequence >= first.sequence

@@ -50,7 +50,7 @@ def test_a_token_gives_its_place_back() -> None:
         "not base64!",
         base64.urlsafe_b64encode(b"a|b").decode(),
         base64.urlsafe_b64encode(b"a|0|x|0|h").decode(),
-        base64.urlsafe_b64encode(b"a|0|1|0|h|more").decode(),
+        base64.urlsafe_b64encode(b"a|0|1|0|h|s|more").decode(),
         base64.urlsafe_b64encode(b"\xff\xfe").decode(),
         Position(HERE, 0, -1, -1, "").token(),
         Position(HERE, 0, 2**62 + 1, -1, "").token(),

@@ -22,17 +22,20 @@ class BadToken(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place in the stream. `index` is how many messages of `sequence` have been seen, -1: all of them."""
+    """A place in a stream. `index` is how many messages of `sequence` have been seen, -1: all of them; `stream` names
+    whose place it is: a token of another book, depth or account must not be taken for one of this.
+    """
 
     incarnation: str
     shard: int
     sequence: int
     index: int
     frame_hash: str
+    stream: str = ""
 
     def token(self) -> str:
         """The token of this place."""
-        text = f"{self.incarnation}|{self.shard}|{self.sequence}|{self.index}|{self.frame_hash}"
+        text = f"{self.incarnation}|{self.shard}|{self.sequence}|{self.index}|{self.frame_hash}|{self.stream}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
@@ -45,8 +48,8 @@ def parse(token: str) -> Position:
     """The place that a token names. Raises BadToken."""
     try:
         text = base64.urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4)).decode("ascii")
-        incarnation, shard, sequence, index, frame_hash = text.split("|")
-        position = Position(incarnation, int(shard), int(sequence), int(index), frame_hash)
+        incarnation, shard, sequence, index, frame_hash, stream = text.split("|")
+        position = Position(incarnation, int(shard), int(sequence), int(index), frame_hash, stream)
     except (ValueError, binascii.Error) as error:
         raise BadToken(token[:64]) from error
     if not 0 <= position.sequence <= MAX_SEQUENCE or position.index < -1:

@@ -27,8 +27,9 @@ Levels = dict[int, tuple[int, int]]
 class _View:
     """What the subscribers of one depth see. `frame_hash` is that of the frame of its last message."""
 
-    def __init__(self, depth: int, sequence: int, frame_hash: bytes) -> None:
+    def __init__(self, depth: int, sequence: int, frame_hash: bytes, places: Places) -> None:
         self.depth = depth
+        self.places = places
         self.channel = Channel(sequence)
         self.frame_hash = frame_hash
         self.bids: Levels = {}
@@ -125,7 +126,7 @@ class BookStreams:
         update.sequence = sequence
         update.prev_sequence = prev_sequence
         update.checksum = feed.mirror.checksum(feed.units.price, feed.units.quantity)
-        update.resume_token = self._places.token(sequence, view.frame_hash)
+        update.resume_token = view.places.token(sequence, view.frame_hash)
 
     def heartbeat(self, time_ns: int) -> None:
         """Say on every channel that all is well, and drop copies that nobody follows."""
@@ -138,14 +139,14 @@ class BookStreams:
                 update = pb.OrderBookUpdate()
                 update.heartbeat.head_sequence = self._hub.head_sequence
                 set_time(update.heartbeat.server_time, time_ns)
-                update.heartbeat.resume_token = self._places.token(view.channel.last_sequence, view.frame_hash)
+                update.heartbeat.resume_token = view.places.token(view.channel.last_sequence, view.frame_hash)
                 self._again(feed, view, update)
 
     def end(self, reason: int, drain_time_ns: int = 0) -> None:
         """End every stream, with a drain notice first where a time is given."""
         for feed in self._feeds.values():
             for view in feed.views.values():
-                token = self._places.token(view.channel.last_sequence, view.frame_hash)
+                token = view.places.token(view.channel.last_sequence, view.frame_hash)
                 if drain_time_ns:
                     notice = pb.OrderBookUpdate()
                     notice.drain.resume_token = token
@@ -170,11 +171,12 @@ class BookStreams:
                 metadata={"field": "depth", "value": depth},
             )
         market, _ = self._desk.market(symbol)
-        place = await self._places.read(resume_token) if resume_token else None
+        places = self._places.of(f"book:{market.symbol}:{depth}")
+        place = await places.read(resume_token) if resume_token else None
         feed = await self._feed(market.index)
         view = feed.views.get(depth)
         if view is None:
-            view = feed.views[depth] = _View(depth, feed.mirror.sequence, feed.frame_hash)
+            view = feed.views[depth] = _View(depth, feed.mirror.sequence, feed.frame_hash, places)
             view.bids, view.asks = _top(feed.mirror.bids, depth), _top(feed.mirror.asks, depth)
         channel = view.channel
         position = channel.position_after(place.sequence) if place is not None else None

@@ -43,13 +43,14 @@ class OrderStreams:
                     yield message
 
     async def _stream(self, resume_token: str, account: str) -> AsyncGenerator[pb.OrderEvent, None]:
+        places = self._places.of(f"orders:{account}")
         if resume_token:
-            stream = _Stream(self._desk, self._places, account, await self._places.read(resume_token))
+            stream = _Stream(self._desk, places, account, await places.read(resume_token))
             token = resume_token
         else:
             orders, sequence, frame_hash = await self._open_orders(account)
-            token = self._places.token(sequence, frame_hash)
-            stream = _Stream(self._desk, self._places, account, Position("", 0, sequence, -1, ""))
+            token = places.token(sequence, frame_hash)
+            stream = _Stream(self._desk, places, account, Position("", 0, sequence, -1, ""))
             for message in _snapshot(orders, sequence, token):
                 yield message
         stream.token = token

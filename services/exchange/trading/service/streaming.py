@@ -31,15 +31,20 @@ def end_message(reason: int, resume_token: str = "") -> types_pb2.StreamEnd:
 
 
 class Places:
-    """Makes and reads resume tokens of this instance's history."""
+    """Makes and reads resume tokens of one stream in this instance's history; the nameless one is the event bus."""
 
-    def __init__(self, incarnation: str, hub: Hub) -> None:
+    def __init__(self, incarnation: str, hub: Hub, stream: str = "") -> None:
         self._incarnation = incarnation
         self._hub = hub
+        self._stream = stream
+
+    def of(self, stream: str) -> Places:
+        """The places of another stream of the same history."""
+        return Places(self._incarnation, self._hub, stream)
 
     def token(self, sequence: int, frame_hash: bytes, index: int = -1) -> str:
         """The token of a place; `index` counts messages of `sequence` already seen, -1 for all."""
-        return Position(self._incarnation, SHARD, sequence, index, short_hash(frame_hash)).token()
+        return Position(self._incarnation, SHARD, sequence, index, short_hash(frame_hash), self._stream).token()
 
     async def read(self, token: str) -> Position:
         """The place of a token. Raises ServiceError INVALID_RESUME_TOKEN, SEQUENCE_IN_FUTURE or HISTORY_CHANGED."""
@@ -47,6 +52,12 @@ class Places:
             position = parse(token)
         except BadToken:
             raise ServiceError(ErrorReason.INVALID_RESUME_TOKEN, metadata={"field": "resume_token"}) from None
+        if position.stream != self._stream:
+            raise ServiceError(
+                ErrorReason.INVALID_RESUME_TOKEN,
+                "the resume token belongs to another stream",
+                metadata={"field": "resume_token"},
+            )
         # Another history first: a restore to an earlier time makes tokens lie beyond its head.
         if position.incarnation == self._incarnation and position.sequence > self._hub.head_sequence:
             raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": self._hub.head_sequence})

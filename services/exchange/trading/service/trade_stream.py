@@ -23,8 +23,9 @@ Row = tuple[int, int, Event]  # sequence, time, event
 
 
 class _Feed:
-    def __init__(self, units: MarketUnits, sequence: int, frame_hash: bytes) -> None:
+    def __init__(self, units: MarketUnits, sequence: int, frame_hash: bytes, places: Places) -> None:
         self.units = units
+        self.places = places
         self.channel = Channel(sequence)
         self.frame_hash = frame_hash
 
@@ -62,7 +63,7 @@ class TradeStreams:
     def _publish(self, feed: _Feed, sequence: int, update: pb.TradeUpdate) -> None:
         update.sequence = sequence
         update.prev_sequence = feed.channel.last_sequence
-        update.resume_token = self._places.token(sequence, feed.frame_hash)
+        update.resume_token = feed.places.token(sequence, feed.frame_hash)
         feed.channel.publish(sequence, update.SerializeToString())
 
     def heartbeat(self, time_ns: int) -> None:
@@ -71,14 +72,14 @@ class TradeStreams:
             update = pb.TradeUpdate()
             update.heartbeat.head_sequence = self._hub.head_sequence
             set_time(update.heartbeat.server_time, time_ns)
-            update.heartbeat.resume_token = self._places.token(feed.channel.last_sequence, feed.frame_hash)
+            update.heartbeat.resume_token = feed.places.token(feed.channel.last_sequence, feed.frame_hash)
             self._publish(feed, feed.channel.last_sequence, update)
 
     def end(self, reason: int, drain_time_ns: int = 0) -> None:
         """End every stream, with a drain notice first where a time is given."""
         for feed in self._feeds.values():
             last = feed.channel.last_sequence
-            token = self._places.token(last, feed.frame_hash)
+            token = feed.places.token(last, feed.frame_hash)
             if drain_time_ns:
                 notice = pb.TradeUpdate()
                 notice.drain.resume_token = token
@@ -91,11 +92,14 @@ class TradeStreams:
     async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
         """One subscriber's stream, encoded."""
         market, units = self._desk.market(symbol)
-        place = await self._places.read(resume_token) if resume_token else None
+        places = self._places.of(f"trades:{market.symbol}")
+        place = await places.read(resume_token) if resume_token else None
         sequencer = self._desk.leader
         feed = self._feeds.get(market.index)
         if feed is None:
-            feed = self._feeds[market.index] = _Feed(units, sequencer.committed_sequence, sequencer.committed_hash)
+            feed = self._feeds[market.index] = _Feed(
+                units, sequencer.committed_sequence, sequencer.committed_hash, places
+            )
         channel = feed.channel
         position = channel.position_after(place.sequence) if place is not None else None
         if place is None:
@@ -103,25 +107,19 @@ class TradeStreams:
             rows = [(entry.sequence, entry.time_ns, entry.event) for entry in reversed(page)]
             position = channel.end
             update = pb.TradeUpdate(snapshot=_batch(units, rows))
-            yield self._encode(update, channel.last_sequence, 0, feed.frame_hash)
+            yield _encode(places, update, channel.last_sequence, 0, feed.frame_hash)
         elif position is None:
             position = channel.end
             until, before = channel.last_sequence, place.sequence
             until_hash = feed.frame_hash
             async for rows, frame_hash in self._missed(market.index, before, until):
-                yield self._encode(pb.TradeUpdate(trades=_batch(units, rows)), rows[-1][0], before, frame_hash)
+                yield _encode(places, pb.TradeUpdate(trades=_batch(units, rows)), rows[-1][0], before, frame_hash)
                 before = rows[-1][0]
             if before != until:
                 # To the place from which this channel counts, which may lie before the token: no trade lies between.
-                yield self._encode(pb.TradeUpdate(trades=_batch(units, [])), until, before, until_hash)
+                yield _encode(places, pb.TradeUpdate(trades=_batch(units, [])), until, before, until_hash)
         async for message in follow(channel, position, lambda: self._slow(feed)):
             yield message
-
-    def _encode(self, update: pb.TradeUpdate, sequence: int, prev_sequence: int, frame_hash: bytes) -> bytes:
-        update.sequence = sequence
-        update.prev_sequence = prev_sequence
-        update.resume_token = self._places.token(sequence, frame_hash)
-        return update.SerializeToString()
 
     async def _missed(self, market: int, after: int, until: int) -> AsyncIterator[tuple[list[Row], bytes]]:
         """Executions after one sequence and up to another, from the journal, by frame, with the frame's hash."""
@@ -150,3 +148,10 @@ def _batch(units: MarketUnits, rows: list[Row]) -> pb.TradeBatch:
     if rows:
         set_time(batch.newest_trade_time, rows[-1][1])
     return batch
+
+
+def _encode(places: Places, update: pb.TradeUpdate, sequence: int, prev_sequence: int, frame_hash: bytes) -> bytes:
+    update.sequence = sequence
+    update.prev_sequence = prev_sequence
+    update.resume_token = places.token(sequence, frame_hash)
+    return update.SerializeToString()
