@@ -178,8 +178,11 @@ async def test_snapshots_are_taken_by_themselves(monkeypatch: pytest.MonkeyPatch
     async with running_exchange(monkeypatch, prepare=often) as exchange:
         for _ in range(6):
             last = await exchange.demo.buy("0.1", "40000")
-        await eventually(lambda: max(exchange.store.snapshots, default=0) >= int(last.sequence), "a snapshot is stored")
-        await eventually(lambda: exchange.app.desk.snapshot_sequence >= int(last.sequence), "it is known")
+        # The last few orders may not have made the next one due.
+        await eventually(
+            lambda: max(exchange.store.snapshots, default=0) > int(last.sequence) - 5, "a snapshot is stored"
+        )
+        await eventually(lambda: exchange.app.desk.snapshot_sequence > int(last.sequence) - 5, "it is known")
         newest = exchange.store.snapshots[max(exchange.store.snapshots)]
         assert len(newest.state_hash) == 64
 
