@@ -11,6 +11,7 @@ import contextlib
 import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 
@@ -19,6 +20,9 @@ from exchange.trading.core.commands import Command
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import Event
 from exchange.trading.journal.contract import GENESIS_HASH, Frame, Journal, JournalCorrupt, StoredSnapshot
+
+PAUSE_COMMANDS: Final = 2_000
+"""Commands that a replay applies in one go."""
 
 
 @dataclass(slots=True)
@@ -116,6 +120,7 @@ def _without_collector() -> Iterator[None]:
 
 
 async def _replay(journal: Journal, recovered: Recovered, to_sequence: int | None, *, exactly: bool) -> None:
+    pause_at = 0
     async for frame in journal.read(recovered.engine.state.sequence + 1, to_sequence=to_sequence):
         if exactly and to_sequence is not None and frame.last_sequence > to_sequence:
             recovered.replayed_commands += _replay_start(recovered.engine, frame, to_sequence)
@@ -125,8 +130,10 @@ async def _replay(journal: Journal, recovered: Recovered, to_sequence: int | Non
         recovered.replayed_commands += frame.last_sequence - frame.first_sequence + 1
         if to_sequence is not None and frame.last_sequence >= to_sequence:
             break
-        # Whoever shares this event loop goes on between frames.
-        await asyncio.sleep(0)
+        if recovered.engine.state.sequence >= pause_at:
+            # Whoever shares this event loop goes on meanwhile.
+            await asyncio.sleep(0)
+            pause_at = recovered.engine.state.sequence + PAUSE_COMMANDS
 
 
 def _replay_start(engine: Engine, frame: Frame, to_sequence: int) -> int:

@@ -27,7 +27,7 @@ from exchange.trading.journal.contract import Frame, Journal
 DENSE_ARRIVALS_PER_SECOND: Final = 1_700
 """Separate submissions a second above which frames are paced."""
 
-FRAME_INTERVAL_S: Final = 0.001
+FRAME_INTERVAL_S: Final = 0.002
 """Least time between two frames while arrivals are dense."""
 
 TICK_AGAIN_S: Final = 0.02

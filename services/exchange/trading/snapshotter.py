@@ -14,8 +14,6 @@ from exchange.runtime.config import Environment
 from exchange.trading.inspection import Inspector
 from exchange.trading.journal.postgres import PostgresJournal
 
-NICENESS = 10
-
 
 async def main() -> None:
     """Store one snapshot. DATABASE_URL says where."""
@@ -29,5 +27,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    os.nice(NICENESS)
+    # Only on processor time that nobody else wants: a snapshot can wait, orders can not.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     process.run(main)
