@@ -29,6 +29,9 @@ LEASE_RENEW_S: Final = 0.5
 ACQUIRE_RETRY_S: Final = 0.2
 HASH_BOOKS_EVERY_S: Final = 10.0
 """How often the hash of one more book is published, if any has changed."""
+
+MAX_HASHED_ORDERS: Final = 20_000
+"""Larger books are hashed on request only: half a microsecond for each order is taken from everybody's orders."""
 SNAPSHOT_LOOK_S: Final = 1.0
 """How often it is asked whether a snapshot is due."""
 TAPE_COMMANDS: Final = 2 * KEPT_TRADES
@@ -236,6 +239,8 @@ def _next_to_hash(markets: list[Market], hashed: dict[int, tuple[int, ...]]) -> 
     changed = []
     for market in markets:
         bids, asks = market.bids, market.asks
+        if bids.orders + asks.orders > MAX_HASHED_ORDERS:
+            continue
         looks = (bids.orders, bids.lots, asks.orders, asks.lots, market.last_price)
         if hashed.get(market.index) != looks:
             changed.append((list(hashed).index(market.index) if market.index in hashed else -1, market.index, looks))

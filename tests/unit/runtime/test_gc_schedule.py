@@ -122,3 +122,16 @@ async def test_the_task_ticks_until_it_is_cancelled(bench):
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_what_many_objects_would_make_long_is_frozen_unseen(bench):
+    bench.schedule.start()
+    before, frozen = bench.pauses(2), gc.get_freeze_count()
+    kept = [[number] for number in range(100_000)]
+    bench.clock.advance(11)
+    assert bench.schedule.tick()
+    assert bench.pauses(2) == before
+    assert gc.get_freeze_count() > frozen + len(kept) // 2
+    bench.clock.advance(11)
+    assert bench.schedule.tick()
+    assert bench.pauses(2) == before + 1

@@ -91,6 +91,7 @@ async def test_the_hub_reads_from_the_middle_of_a_frame_to_the_head() -> None:
 
 async def test_what_the_hub_keeps_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "RECENT_COMMANDS", 10)
+    monkeypatch.setattr(hub_module, "TRIM_COMMANDS", 10)
     hub = Hub(MemoryJournal())
     for sequence in range(1, 100):
         hub.publish(committed(sequence, sequence))

@@ -30,6 +30,9 @@ from exchange.trading.sequencer import Committed
 RECENT_COMMANDS: Final = 50_000
 """Commands whose events stay in memory for those who read on; older ones come from the journal."""
 
+TRIM_COMMANDS: Final = 4_000
+"""How many more may gather before the oldest are dropped."""
+
 _OF_ONE_ORDER: Final = frozenset({ORDER_ACCEPTED, ORDER_TRIGGERED, ORDER_REDUCED, ORDER_REPLACED, ORDER_CANCELLED})
 
 
@@ -111,7 +114,7 @@ class Hub:
         self._recent.append(committed)
         self._starts.append(committed.first_sequence)
         self._recent_commands += len(committed.events)
-        if self._recent_commands > 2 * RECENT_COMMANDS:
+        if self._recent_commands > RECENT_COMMANDS + TRIM_COMMANDS:
             self._trim()
         self.head_sequence = committed.last_sequence
         self.head_hash = committed.frame_hash
@@ -127,7 +130,7 @@ class Hub:
                     _wake(concerned)
 
     def _trim(self) -> None:
-        """Drop the older half at once, so that dropping costs little for each frame."""
+        """Drop some at once, so that dropping costs little for each frame, and not so many that it is felt."""
         drop = 0
         while self._recent_commands > RECENT_COMMANDS and drop < len(self._recent) - 1:
             self._recent_commands -= len(self._recent[drop].events)
