@@ -1,4 +1,4 @@
-"""The environment, read once at start-up into typed values; nothing else reads os.environ.
+"""The environment, read once at start-up into typed values; no service reads os.environ anywhere else.
 
 Each service's `__main__.py` builds its own frozen `Config` from an `Environment`. A wrong or missing variable is a
 `ConfigError` whose text names the variable and what it should be, ready to be shown to the person who starts it.

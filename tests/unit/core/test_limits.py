@@ -2,6 +2,7 @@
 
 import pytest
 
+from exchange.trading import core_loader
 from exchange.trading.core import commands as cmd
 from exchange.trading.core import constants as c
 from exchange.trading.core.events import R_REASON
@@ -228,3 +229,13 @@ def test_an_unknown_market_is_refused() -> None:
     for market in (-1, 1, 2**40):
         result = desk.send(cmd.place("ann", market, c.BUY, c.LIMIT, 1, 1, tif=c.GTC))
         assert reason_of(result) == "UNKNOWN_SYMBOL"
+
+
+@pytest.mark.skipif(core_loader.mode() == "compiled", reason="mypyc folds the bound in; the interpreted run shows it")
+def test_an_account_beyond_the_bound_is_refused_and_not_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    state = desk.engine.state
+    monkeypatch.setattr("exchange.trading.core.engine.MAX_ACCOUNTS", len(state.accounts))
+    before = list(state.accounts)
+    assert reason_of(desk.send(cmd.cancel_all("one-too-many"))) == "TOO_MANY_OBJECTS"
+    assert list(state.accounts) == before
