@@ -26,6 +26,8 @@ def lock(name: str, extras: tuple[str, ...], *, upgrade: bool) -> None:
             # One file for each Python from 3.11 on and each platform.
             *("--universal", "--python-version", "3.11"),
             *("--generate-hashes", "--no-header", "--no-emit-index-url", "--no-emit-find-links"),
+            # `coverage[toml]==...`: pip takes a newer release for an extra that is not pinned itself, and then refuses it.
+            "--no-strip-extras",
             *("--quiet", "--output-file", target),
             *(("--upgrade",) if upgrade else ()),
         ]
