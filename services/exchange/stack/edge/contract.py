@@ -17,6 +17,8 @@ OUR_PACKAGES = "pincex."
 # Operators and internal consumers only, whatever their paths are.
 OPS_SERVICES = frozenset({"pincex.trading.v1.TradingAdminService", "pincex.journal.v1.EventService"})
 OPS_PATH_PREFIX = "/admin"
+# Between the instances of one service: no listener carries them.
+INTERNAL_SERVICES = frozenset({"pincex.journal.v1.ReplicaService"})
 # Served by every engine beside the contracts; they have no REST form.
 INFRASTRUCTURE_SERVICES = (
     "grpc.health.v1.Health",
@@ -65,7 +67,11 @@ class Contract:
 
     def carried(self, *, public: bool) -> tuple[Method, ...]:
         """The methods that the public edge, or the ops listener, carries."""
-        return tuple(method for method in self.methods if not (public and method.ops_only))
+        return tuple(
+            method
+            for method in self.methods
+            if method.service not in INTERNAL_SERVICES and not (public and method.ops_only)
+        )
 
     def rest_paths(self, *, public: bool) -> tuple[str, ...]:
         """`"GET /api/v1/..."` of every REST binding, sorted by path."""

@@ -870,3 +870,284 @@ class CreateSnapshotRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateSnapshotRequest: _TypeAlias = CreateSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class CompareReplicasRequest(_message.Message):
+    """What to compare."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    """The market whose book is compared too; empty: only the whole state."""
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareReplicasRequest: _TypeAlias = CompareReplicasRequest  # noqa: Y015
+
+@_typing.final
+class CompareReplicasResponse(_message.Message):
+    """All instances at one sequence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    IDENTICAL_FIELD_NUMBER: _builtins.int
+    REPLICAS_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """The sequence at which the hashes were taken."""
+    identical: _builtins.bool
+    """Whether all instances that answered have the same hashes."""
+    @_builtins.property
+    def replicas(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReplicaComparison]: ...
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        identical: _builtins.bool = ...,
+        replicas: _abc.Iterable[Global___ReplicaComparison] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["identical", b"identical", "replicas", b"replicas", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompareReplicasResponse: _TypeAlias = CompareReplicasResponse  # noqa: Y015
+
+@_typing.final
+class ReplicaComparison(_message.Message):
+    """One instance."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    ROLE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    STATE_HASH_FIELD_NUMBER: _builtins.int
+    BOOK_HASH_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    CORE_MODE_FIELD_NUMBER: _builtins.int
+    SUPPORTED_RULES_VERSION_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    role: _builtins.str
+    """"LEADER" or "FOLLOWER"."""
+    sequence: _builtins.int
+    """The newest sequence it had applied when it last said so."""
+    state_hash: _builtins.str
+    """SHA-256 over the whole canonical state at the sequence of the comparison; empty: it did not answer in time."""
+    book_hash: _builtins.str
+    """Of the market that was asked for."""
+    version: _builtins.str
+    """The build."""
+    core_mode: _builtins.str
+    """"compiled" or "pure"."""
+    supported_rules_version: _builtins.int
+    """The newest rules that the build knows."""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        role: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        state_hash: _builtins.str = ...,
+        book_hash: _builtins.str = ...,
+        version: _builtins.str = ...,
+        core_mode: _builtins.str = ...,
+        supported_rules_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book_hash", b"book_hash", "core_mode", b"core_mode", "instance", b"instance", "role", b"role", "sequence", b"sequence", "state_hash", b"state_hash", "supported_rules_version", b"supported_rules_version", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplicaComparison: _TypeAlias = ReplicaComparison  # noqa: Y015
+
+@_typing.final
+class HandOverLeadershipRequest(_message.Message):
+    """Why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """For the record."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOverLeadershipRequest: _TypeAlias = HandOverLeadershipRequest  # noqa: Y015
+
+@_typing.final
+class HandOverLeadershipResponse(_message.Message):
+    """What was given away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INSTANCE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    instance: _builtins.str
+    """The instance that led."""
+    sequence: _builtins.int
+    """The last sequence that it wrote."""
+    def __init__(
+        self,
+        *,
+        instance: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["instance", b"instance", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandOverLeadershipResponse: _TypeAlias = HandOverLeadershipResponse  # noqa: Y015
+
+@_typing.final
+class ActivateRulesRequest(_message.Message):
+    """Which rules."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    rules_version: _builtins.int
+    """Version of the rules, at least the one in force."""
+    reason: _builtins.str
+    """For the record."""
+    def __init__(
+        self,
+        *,
+        rules_version: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "rules_version", b"rules_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateRulesRequest: _TypeAlias = ActivateRulesRequest  # noqa: Y015
+
+@_typing.final
+class ActivateRulesResponse(_message.Message):
+    """The rules in force."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    rules_version: _builtins.int
+    sequence: _builtins.int
+    """From the command after this sequence on."""
+    def __init__(
+        self,
+        *,
+        rules_version: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rules_version", b"rules_version", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ActivateRulesResponse: _TypeAlias = ActivateRulesResponse  # noqa: Y015
+
+@_typing.final
+class VerifyJournalRequest(_message.Message):
+    """Which stretch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FROM_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TO_SEQUENCE_FIELD_NUMBER: _builtins.int
+    from_sequence: _builtins.int
+    """The first sequence; 0: the oldest that is retained."""
+    to_sequence: _builtins.int
+    """The last sequence; 0: the head."""
+    def __init__(
+        self,
+        *,
+        from_sequence: _builtins.int = ...,
+        to_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_sequence", b"from_sequence", "to_sequence", b"to_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyJournalRequest: _TypeAlias = VerifyJournalRequest  # noqa: Y015
+
+@_typing.final
+class VerifyJournalProgress(_message.Message):
+    """How far a verification is, or what it found."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    TO_SEQUENCE_FIELD_NUMBER: _builtins.int
+    FRAME_COUNT_FIELD_NUMBER: _builtins.int
+    COMMAND_COUNT_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_COUNT_FIELD_NUMBER: _builtins.int
+    DONE_FIELD_NUMBER: _builtins.int
+    VALID_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    FRAME_HASH_FIELD_NUMBER: _builtins.int
+    STATE_HASH_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Verified so far up to this sequence."""
+    to_sequence: _builtins.int
+    """Where the verification ends, as of now."""
+    frame_count: _builtins.int
+    command_count: _builtins.int
+    snapshot_count: _builtins.int
+    """Snapshots whose stored state hash a replay has reached."""
+    done: _builtins.bool
+    """Whether this is the last message."""
+    valid: _builtins.bool
+    """With `done`: whether all of it is as it was written."""
+    difference: _builtins.str
+    """Where it is not valid: the exact place and what differs there."""
+    frame_hash: _builtins.str
+    """With `done` and `valid`: hash of the last frame, and of the state after it."""
+    state_hash: _builtins.str
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        to_sequence: _builtins.int = ...,
+        frame_count: _builtins.int = ...,
+        command_count: _builtins.int = ...,
+        snapshot_count: _builtins.int = ...,
+        done: _builtins.bool = ...,
+        valid: _builtins.bool = ...,
+        difference: _builtins.str = ...,
+        frame_hash: _builtins.str = ...,
+        state_hash: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["command_count", b"command_count", "difference", b"difference", "done", b"done", "frame_count", b"frame_count", "frame_hash", b"frame_hash", "sequence", b"sequence", "snapshot_count", b"snapshot_count", "state_hash", b"state_hash", "to_sequence", b"to_sequence", "valid", b"valid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VerifyJournalProgress: _TypeAlias = VerifyJournalProgress  # noqa: Y015

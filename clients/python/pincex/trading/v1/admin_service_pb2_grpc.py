@@ -155,6 +155,26 @@ class TradingAdminServiceStub:
                 request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CreateSnapshotRequest.SerializeToString,
                 response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.EngineState.FromString,
                 _registered_method=True)
+        self.CompareReplicas = channel.unary_unary(
+                '/pincex.trading.v1.TradingAdminService/CompareReplicas',
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.FromString,
+                _registered_method=True)
+        self.HandOverLeadership = channel.unary_unary(
+                '/pincex.trading.v1.TradingAdminService/HandOverLeadership',
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.FromString,
+                _registered_method=True)
+        self.ActivateRules = channel.unary_unary(
+                '/pincex.trading.v1.TradingAdminService/ActivateRules',
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.FromString,
+                _registered_method=True)
+        self.VerifyJournal = channel.unary_stream(
+                '/pincex.trading.v1.TradingAdminService/VerifyJournal',
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.FromString,
+                _registered_method=True)
 
 
 class TradingAdminServiceServicer:
@@ -327,6 +347,36 @@ class TradingAdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompareReplicas(self, request, context):
+        """All instances side by side: state hash and book hash of each at one and the same sequence.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HandOverLeadership(self, request, context):
+        """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
+        follower is there to take it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ActivateRules(self, request, context):
+        """Lets newer matching rules hold from the next command on, once every instance knows them; never back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyJournal(self, request, context):
+        """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
+        hashes that are stored. Says how far it is from time to time; the last message says what was found.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_TradingAdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -444,6 +494,26 @@ def add_TradingAdminServiceServicer_to_server(servicer, server):
                     servicer.CreateSnapshot,
                     request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CreateSnapshotRequest.FromString,
                     response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.EngineState.SerializeToString,
+            ),
+            'CompareReplicas': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareReplicas,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.SerializeToString,
+            ),
+            'HandOverLeadership': grpc.unary_unary_rpc_method_handler(
+                    servicer.HandOverLeadership,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.SerializeToString,
+            ),
+            'ActivateRules': grpc.unary_unary_rpc_method_handler(
+                    servicer.ActivateRules,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.SerializeToString,
+            ),
+            'VerifyJournal': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyJournal,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1071,6 +1141,114 @@ class TradingAdminService:
             '/pincex.trading.v1.TradingAdminService/CreateSnapshot',
             pincex_dot_trading_dot_v1_dot_admin__service__pb2.CreateSnapshotRequest.SerializeToString,
             pincex_dot_trading_dot_v1_dot_admin__service__pb2.EngineState.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareReplicas(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.trading.v1.TradingAdminService/CompareReplicas',
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HandOverLeadership(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.trading.v1.TradingAdminService/HandOverLeadership',
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ActivateRules(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.trading.v1.TradingAdminService/ActivateRules',
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyJournal(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pincex.trading.v1.TradingAdminService/VerifyJournal',
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,18 @@ class TradingAdminServiceStub:
     """Sets how many open orders an account may have."""
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
+    CompareReplicas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]
+    """All instances side by side: state hash and book hash of each at one and the same sequence."""
+    HandOverLeadership: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.HandOverLeadershipRequest, _admin_service_pb2.HandOverLeadershipResponse]
+    """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
+    follower is there to take it.
+    """
+    ActivateRules: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateRulesRequest, _admin_service_pb2.ActivateRulesResponse]
+    """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
+    VerifyJournal: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.VerifyJournalRequest, _admin_service_pb2.VerifyJournalProgress]
+    """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
+    hashes that are stored. Says how far it is from time to time; the last message says what was found.
+    """
 
 @_typing.type_check_only
 class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
@@ -149,6 +161,18 @@ class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
     """Sets how many open orders an account may have."""
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]  # type: ignore[assignment]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
+    CompareReplicas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]  # type: ignore[assignment]
+    """All instances side by side: state hash and book hash of each at one and the same sequence."""
+    HandOverLeadership: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.HandOverLeadershipRequest, _admin_service_pb2.HandOverLeadershipResponse]  # type: ignore[assignment]
+    """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
+    follower is there to take it.
+    """
+    ActivateRules: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateRulesRequest, _admin_service_pb2.ActivateRulesResponse]  # type: ignore[assignment]
+    """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
+    VerifyJournal: _aio.UnaryStreamMultiCallable[_admin_service_pb2.VerifyJournalRequest, _admin_service_pb2.VerifyJournalProgress]  # type: ignore[assignment]
+    """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
+    hashes that are stored. Says how far it is from time to time; the last message says what was found.
+    """
 
 class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """What operators do to the trading engine. On the ops listener only; `/admin` paths are those of the runbooks.
@@ -344,5 +368,41 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.EngineState, _abc.Awaitable[_admin_service_pb2.EngineState]]:
         """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
+
+    @_abc_1.abstractmethod
+    def CompareReplicas(
+        self,
+        request: _admin_service_pb2.CompareReplicasRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CompareReplicasResponse, _abc.Awaitable[_admin_service_pb2.CompareReplicasResponse]]:
+        """All instances side by side: state hash and book hash of each at one and the same sequence."""
+
+    @_abc_1.abstractmethod
+    def HandOverLeadership(
+        self,
+        request: _admin_service_pb2.HandOverLeadershipRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.HandOverLeadershipResponse, _abc.Awaitable[_admin_service_pb2.HandOverLeadershipResponse]]:
+        """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
+        follower is there to take it.
+        """
+
+    @_abc_1.abstractmethod
+    def ActivateRules(
+        self,
+        request: _admin_service_pb2.ActivateRulesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ActivateRulesResponse, _abc.Awaitable[_admin_service_pb2.ActivateRulesResponse]]:
+        """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
+
+    @_abc_1.abstractmethod
+    def VerifyJournal(
+        self,
+        request: _admin_service_pb2.VerifyJournalRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.VerifyJournalProgress], _abc.AsyncIterator[_admin_service_pb2.VerifyJournalProgress]]:
+        """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
+        hashes that are stored. Says how far it is from time to time; the last message says what was found.
+        """
 
 def add_TradingAdminServiceServicer_to_server(servicer: TradingAdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

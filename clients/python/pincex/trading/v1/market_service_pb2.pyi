@@ -102,21 +102,27 @@ class GetOrderBookRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     MIN_SEQUENCE_FIELD_NUMBER: _builtins.int
+    AS_OF_SEQUENCE_FIELD_NUMBER: _builtins.int
     symbol: _builtins.str
     depth: _builtins.int
     """Levels for each side, 1 to 5000; default 50."""
     min_sequence: _builtins.int
     """Wait, up to two seconds, until this instance has reached the sequence."""
+    as_of_sequence: _builtins.int
+    """The book as it was after this sequence, instead of now; it is built from the journal. Refused with
+    SEQUENCE_IN_FUTURE beyond the head and with SEQUENCE_NOT_RETAINED below what is kept.
+    """
     def __init__(
         self,
         *,
         symbol: _builtins.str = ...,
         depth: _builtins.int = ...,
         min_sequence: _builtins.int = ...,
+        as_of_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "min_sequence", b"min_sequence", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["as_of_sequence", b"as_of_sequence", "depth", b"depth", "min_sequence", b"min_sequence", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
