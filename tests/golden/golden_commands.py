@@ -1,4 +1,7 @@
-"""The commands of the golden journal: every kind, accepted and refused, and a market at work between them."""
+"""The commands of the golden journals: every kind, accepted and refused, and a market at work between them.
+
+The journal of rules N begins under rules 1, as every exchange does, and activates the later ones in turn.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,12 @@ def time_of(first_sequence: int) -> int:
     return START_NS + first_sequence * SECOND
 
 
-def commands() -> list[Command]:
-    """All commands, in order."""
-    return [*_beginning(), *_trading(random.Random(1)), *_operators(), *_trading(random.Random(2)), *_end()]
+def commands(rules: int) -> list[Command]:
+    """All commands of the journal of these rules, in order."""
+    made = [*_beginning(), *_trading(random.Random(1)), *_operators(), *_trading(random.Random(2))]
+    if rules >= 2:
+        made += [cmd.activate_rules(OPERATOR, 2), *_queue(), *_trading(random.Random(4), at_their_price=0.5)]
+    return [*made, *_end()]
 
 
 def _beginning() -> list[Command]:
@@ -68,11 +74,14 @@ def _order(rng: random.Random, number: int, name: str) -> Command:
     )  # fmt: skip
 
 
-def _trading(rng: random.Random) -> list[Command]:
+def _trading(rng: random.Random, *, at_their_price: float = 0.0) -> list[Command]:
+    """A market at work. This share of the replacements keeps the price that the order was placed at."""
     made: list[Command] = []
+    placed: dict[str, Command] = {}
     prefix = f"o{rng.randrange(1_000)}-"
     for number in range(ORDERS):
-        made.append(_order(rng, number, f"{prefix}{number}"))
+        placed[f"{prefix}{number}"] = _order(rng, number, f"{prefix}{number}")
+        made.append(placed[f"{prefix}{number}"])
         account, known = rng.choice(("demo", "maker")), f"{prefix}{rng.randrange(number + 1)}"
         match rng.randint(0, 11):
             case 0:
@@ -81,12 +90,32 @@ def _trading(rng: random.Random) -> list[Command]:
                 made.append(cmd.reduce(account, 10, client_order_id=known))
             case 2 | 4 | 5:
                 price = 5_000_000 + rng.randint(-1_500, 1_500)
+                if at_their_price and rng.random() < at_their_price:
+                    account, price = placed[known][cmd.C_ACCOUNT], placed[known][cmd.P_PRICE]
                 made.append(cmd.replace(account, rng.randint(1, 30) * 10, price, client_order_id=known))
             case 3 if number % 5 == 0:
                 made.append(cmd.cancel_all(account, 0))
             case _:
                 pass
     return made
+
+
+def _queue() -> list[Command]:
+    """Rules 2: three orders at one price, replaced with less, the same, more and another price, then traded away."""
+    price = 250_000
+    made = [
+        cmd.place(account, 1, c.BUY, c.LIMIT, 100, price, tif=c.GTC, client_order_id=f"q-{account}")
+        for account in ("demo", "maker", "small")
+    ]
+    for account, lots, at in (
+        ("demo", 60, price), ("maker", 100, price), ("demo", 50, price), ("maker", 110, price),
+        ("small", 90, price - 1), ("small", 80, price), ("demo", 0, price), ("demo", 40, price),
+    ):  # fmt: skip
+        made += [
+            cmd.replace(account, lots, at, client_order_id=f"q-{account}"),
+            cmd.hash_book(1),
+        ]
+    return [*made, *(cmd.place("maker", 1, c.SELL, c.LIMIT, 30, price, tif=c.IOC) for _ in range(7))]
 
 
 def _operators() -> list[Command]:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.journal.contract import Frame
 
-GOLDEN = Path(__file__).with_name("format1-rules1.jsonl")
+RULES = tuple(range(1, RULES_VERSION + 1))
 _BYTES = ("commands", "events", "digest", "prev_hash", "hash")
 
 
@@ -22,6 +23,11 @@ class Header:
     state_hash: str
     book_hashes: dict[str, str]
     events_sha256: str
+
+
+def golden(rules: int) -> Path:
+    """The journal that ends under these rules."""
+    return Path(__file__).with_name(f"format1-rules{rules}.jsonl")
 
 
 def write(path: Path, header: Header, frames: list[Frame]) -> None:

@@ -1,6 +1,7 @@
-"""Writes the golden journal; see README.md for when that may be done."""
+"""Writes the golden journal of some rules (`make_journal 2`); see README.md for when that may be done."""
 
 import asyncio
+import sys
 from hashlib import sha256
 
 from exchange.trading import recovery
@@ -10,7 +11,7 @@ from exchange.trading.core.engine import Engine
 from exchange.trading.journal.contract import Frame
 from exchange.trading.journal.memory import MemoryJournal, MemoryStore
 from tests.golden import golden_commands
-from tests.golden.golden_file import GOLDEN, Header, write
+from tests.golden.golden_file import Header, golden, write
 from tests.unit.trading.sealed import frames_of
 
 
@@ -26,17 +27,17 @@ def applied_once(commands: list[Command]) -> list[Command]:
     return kept
 
 
-async def main() -> None:
-    commands = applied_once(golden_commands.commands())
+async def main(rules: int) -> None:
+    commands = applied_once(golden_commands.commands(rules))
     frames: list[Frame] = frames_of(commands, size=6, time_of=golden_commands.time_of)
     engine = (await recovery.recover(MemoryJournal(MemoryStore(frames=frames)))).engine
     symbols = sorted(engine.state.market_index)
     events = sha256(b"".join(frame.events for frame in frames)).hexdigest()
     books = {symbol: engine.book_hash(symbol) for symbol in symbols}
-    write(GOLDEN, Header(engine.state.sequence, engine.state_hash(), books, events), frames)
+    write(golden(rules), Header(engine.state.sequence, engine.state_hash(), books, events), frames)
     kinds = sorted({command[cmd.C_KIND] for command in commands})
-    print(f"{GOLDEN.name}: {len(frames)} frames, {len(commands)} commands of {len(kinds)} kinds")
+    print(f"{golden(rules).name}: {len(frames)} frames, {len(commands)} commands of {len(kinds)} kinds")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(main(int(sys.argv[1])))

@@ -79,6 +79,7 @@ class NaiveExchange:
         self.queue: list[NaiveOrder] = []
         self.known: dict[tuple[str, bool, str], tuple[Any, ...]] = {}
         self.switches = {"accept": True, "maintenance": False, "breaker": False}
+        self.rules = 1
         self.limits: dict[str, int] = {}
         self.max_gone = 200_000
         self.arrivals = 0
@@ -301,10 +302,12 @@ class NaiveExchange:
         reason = rules.replace_refusal(self, order, command)
         if reason or order is None:
             return self._refused(command, reason)
-        order.place = "new"
-        order.price, order.open = command[cmd.X_PRICE], command[cmd.X_LOTS]
-        self.happened.append(("replaced", order.order_id, order.price, order.open))
-        self._execute(order)
+        price, lots = command[cmd.X_PRICE], command[cmd.X_LOTS]
+        arrives_again = self.rules == 1 or price != order.price or lots > order.open
+        order.price, order.open = price, lots
+        self.happened.append(("replaced", order.order_id, price, lots))
+        if arrives_again:
+            self._execute(order)
         return self._standing(order, command)
 
     def _cancel_all(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -364,6 +367,10 @@ class NaiveExchange:
             self.max_gone = body[2]
             while len(self.gone) > self.max_gone:
                 del self.orders[self.gone.pop(0)]
+        elif kind == cmd.ACTIVATE_RULES:
+            if body[0] not in (self.rules, self.rules + 1):
+                return self._refused(command, r.RULES_NOT_SUPPORTED)
+            self.rules = body[0]
         elif kind == cmd.UPDATE_MARKET:
             self.markets[body[0]].change(dict(zip(body[1::2], body[2::2], strict=True)))
             count = body[0]

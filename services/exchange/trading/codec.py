@@ -12,8 +12,8 @@ from typing import Any, Final
 
 import msgspec
 
+from exchange.trading import rules
 from exchange.trading.core.commands import Command
-from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.events import Event
 from exchange.trading.journal.errors import JournalError
 
@@ -37,13 +37,13 @@ class UnsupportedVersion(JournalError):
 
 
 def check_versions(format_version: int, rules_version: int, where: str) -> None:
-    """Raise UnsupportedVersion, naming the place, for a format or rules that this build does not know."""
+    """Raise UnsupportedVersion, naming the place, for a format or rules that this process does not support."""
     if format_version not in SUPPORTED_FORMATS:
         raise UnsupportedVersion(
             f"{where}: its format is {format_version}, this build reads {sorted(SUPPORTED_FORMATS)}"
         )
-    if not 1 <= rules_version <= RULES_VERSION:
-        raise UnsupportedVersion(f"{where}: its rules are {rules_version}, this build knows 1 to {RULES_VERSION}")
+    if not rules.supports(rules_version):
+        raise UnsupportedVersion(f"{where}: its rules are {rules_version}, this build knows 1 to {rules.newest()}")
 
 
 def encode_commands(commands: list[Command]) -> bytes:

@@ -99,6 +99,8 @@ def flow(seed: int, count: int = COMMANDS) -> list[tuple[int, Command]]:
     time_ns = 1_000
     numbers = dict.fromkeys(ACCOUNTS, 0)
     while len(listed) < count:
+        if len(listed) == count // 2:
+            listed.append((time_ns, cmd.activate_rules("operator", 2)))
         time_ns += draw.choice((-5, 0, 1, 3, 20))
         command = next_command(draw, len(listed) + 1, time_ns)
         if command[0] in (cmd.PLACE, cmd.CANCEL) and draw.random() < 0.3:

@@ -17,6 +17,7 @@ from tests.reference.naive_rules import Definition
 pytestmark = pytest.mark.core
 
 ACCOUNTS = ("ann", "bob", "cy")
+RULES = tuple(range(1, c.RULES_VERSION + 1))
 EXTREMES = (0, 1, -1, 2**31, 2**40, c.MAX_LOTS - 1, c.MAX_LOTS, c.MAX_LOTS + 1, c.MAX_AMOUNT, 2**62, -(2**40))
 
 
@@ -53,9 +54,10 @@ class Trading(RuleBasedStateMachine):
     ids = st.sampled_from(("", "", "", "x1", "x2", "x3"))
     picks = st.integers(0, 40)
 
-    @initialize(rich=st.booleans())
-    def fund(self, rich) -> None:
+    @initialize(rich=st.booleans(), rules=st.sampled_from(RULES))
+    def fund(self, rich, rules) -> None:
         self.pair = Pair(markets())
+        self.pair.send(cmd.activate_rules("operator", rules))
         amount = c.MAX_AMOUNT // 4 if rich else 60_000
         for account in ACCOUNTS:
             for asset in range(3):
@@ -163,6 +165,13 @@ class Trading(RuleBasedStateMachine):
             cmd.replace(account, lots, price, order_id=self.order_id(pick), expected_filled=min(expected, 0))
         )
 
+    @rule(pick=picks, less=st.integers(-1, 12))
+    def replace_at_its_price(self, pick, less) -> None:
+        order = self.pair.engine.state.orders.get(self.order_id(pick))
+        if order is not None:
+            lots = order.lots_open - less
+            self.pair.send(cmd.replace(order.account.name, lots, order.price, order_id=order.order_id))
+
     @rule(account=accounts, market=st.integers(-1, 1), operator=st.booleans(), everybody=st.booleans())
     def cancel_many(self, account, market, operator, everybody) -> None:
         if operator:
@@ -205,6 +214,10 @@ class Trading(RuleBasedStateMachine):
     def change_rules(self, market, maker, taker, stp) -> None:
         changes = {reg.D_MAKER_PPM: maker, reg.D_TAKER_PPM: taker, reg.D_DEFAULT_STP: stp}
         self.pair.send(cmd.update_market("operator", market, changes))
+
+    @rule(version=st.sampled_from((0, *RULES, 99)))
+    def activate_rules(self, version) -> None:
+        self.pair.send(cmd.activate_rules("operator", version))
 
     @rule(account=accounts, most=st.sampled_from((0, 3, 10)))
     def limit_account(self, account, most) -> None:
@@ -259,9 +272,12 @@ def random_command(draw: random.Random, pair: Pair) -> cmd.Command:
     if chance < 0.15 and open_orders:
         order = draw.choice(open_orders)
         return cmd.cancel(order.account.name, order_id=order.order_id)
-    if chance < 0.25 and open_orders:
+    if chance < 0.2 and open_orders:
         order = draw.choice(open_orders)
         return cmd.replace(order.account.name, lots, price, order_id=order.order_id)
+    if chance < 0.25 and open_orders:
+        order = draw.choice(open_orders)
+        return cmd.replace(order.account.name, draw.randint(1, order.lots_open), order.price, order_id=order.order_id)
     if chance < 0.3 and open_orders:
         order = draw.choice(open_orders)
         return cmd.reduce(order.account.name, draw.randint(1, order.lots_open), order_id=order.order_id)
@@ -281,10 +297,12 @@ def random_command(draw: random.Random, pair: Pair) -> cmd.Command:
     return cmd.place(account, market, side, c.LIMIT, lots, price, tif=c.GTC, stp=stp, post_only=draw.random() < 0.1)
 
 
-@pytest.mark.parametrize("part", range(12))
-def test_a_busy_market_makes_the_same_trades_as_the_naive_one(part: int, seed: int) -> None:
+@pytest.mark.parametrize("rules", RULES)
+@pytest.mark.parametrize("part", range(6))
+def test_a_busy_market_makes_the_same_trades_as_the_naive_one(part: int, rules: int, seed: int) -> None:
     draw = random.Random(seed * 1_000 + part)
     pair = Pair(markets())
+    pair.send(cmd.activate_rules("operator", rules))
     for account in ACCOUNTS:
         for asset in range(3):
             pair.send(cmd.credit(account, asset, 400_000, request_id=f"c{account}{asset}"))

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from exchange.trading.core import commands as cmd
 from exchange.trading.core import constants as c
 from tests.unit.core.desk import Desk, lines
 
@@ -305,16 +306,6 @@ CHANGES = [
         "refused QUANTITY_TOO_SMALL",
     ),
     Case(
-        "a replaced order goes to the back even of its own price",
-        "ann buy 5 @ 100 as x / dee buy 2 @ 100",
-        "ann replace x 5 @ 100",
-        """
-        ask 102  bob:3
-        bid 100  cy:1 dee:2 ann:5
-        """,
-        "replaced ann buy @ 100 rests 5",
-    ),
-    Case(
         "a replaced order moves to its new price and size",
         "ann buy 5 @ 100 as x",
         "ann replace x 8 @ 101",
@@ -388,9 +379,11 @@ CHANGES = [
 ]
 
 
+@pytest.mark.parametrize("rules", [1, 2])
 @pytest.mark.parametrize("case", CHANGES, ids=lambda case: case.claim)
-def test_an_order_is_changed(case: Case) -> None:
+def test_an_order_is_changed(case: Case, rules: int) -> None:
     desk = Desk()
+    desk.send(cmd.activate_rules("operator", rules))
     desk.given(QUEUE)
     for order in case.before.split(" / "):
         desk.say(order)

@@ -134,14 +134,29 @@ def test_orders_that_rest_stay_when_the_rules_of_their_market_change() -> None:
     assert reason_of(desk.say("ann replace x 9 @ 100")) == "QUANTITY_TOO_SMALL"
 
 
-@pytest.mark.parametrize(
-    ("version", "reason"),
-    [(0, "RULES_NOT_SUPPORTED"), (c.RULES_VERSION, "DONE"), (c.RULES_VERSION + 1, "RULES_NOT_SUPPORTED")],
-)
-def test_rules_are_activated_if_this_build_knows_them_and_never_go_back(version: int, reason: str) -> None:
+def test_rules_are_activated_one_version_at_a_time_and_never_go_back() -> None:
     desk = Desk(rich=0)
-    assert reason_of(desk.send(cmd.activate_rules("operator", version))) == reason
-    assert desk.engine.state.rules_version == c.RULES_VERSION
+    assert desk.engine.state.rules_version == 1
+    for version, reason, then in (
+        (0, "RULES_NOT_SUPPORTED", 1),
+        (3, "RULES_NOT_SUPPORTED", 1),
+        (1, "DONE", 1),
+        (2, "DONE", 2),
+        (2, "DONE", 2),
+        (1, "RULES_NOT_SUPPORTED", 2),
+        (99, "RULES_NOT_SUPPORTED", 2),
+    ):
+        assert reason_of(desk.send(cmd.activate_rules("operator", version))) == reason, version
+        assert desk.engine.state.rules_version == then
+
+
+def test_a_core_stops_where_a_newer_build_has_activated_rules_that_it_does_not_know() -> None:
+    """To refuse them would be another history than the journal's."""
+    desk = Desk(rich=0)
+    for version in range(2, c.RULES_VERSION + 1):
+        desk.send(cmd.activate_rules("operator", version))
+    with pytest.raises(AssertionError, match=f"this build knows 1 to {c.RULES_VERSION}"):
+        desk.send(cmd.activate_rules("operator", c.RULES_VERSION + 1))
 
 
 def test_the_hash_of_a_book_is_published_on_request() -> None:

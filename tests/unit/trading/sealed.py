@@ -30,14 +30,23 @@ def frames_of(
         first = engine.state.sequence + 1
         time_ns = max(time_of(first), engine.state.time_ns)
         events = [engine.apply(first + offset, time_ns, command) for offset, command in enumerate(taken)]
-        frame = seal(first, time_ns, taken, events, digest, previous)
+        frame = seal(first, time_ns, taken, events, digest, previous, rules_version=engine.state.rules_version)
         digest, previous = frame.digest, frame.hash
         frames.append(frame)
     return frames
 
 
-def seal(first: int, time_ns: int, taken: list[Command], events: list[Any], digest: bytes, previous: bytes) -> Frame:
-    """One frame of format 1 and rules 1."""
+def seal(
+    first: int,
+    time_ns: int,
+    taken: list[Command],
+    events: list[Any],
+    digest: bytes,
+    previous: bytes,
+    *,
+    rules_version: int = 1,
+) -> Frame:
+    """One frame of format 1."""
     encoded = codec.encode_events(events)
     return Frame.seal(
         shard=0,
@@ -50,5 +59,5 @@ def seal(first: int, time_ns: int, taken: list[Command], events: list[Any], dige
         digest=codec.next_digest(digest, encoded),
         prev_hash=previous,
         format_version=1,
-        rules_version=1,
+        rules_version=rules_version,
     )

@@ -8,6 +8,7 @@ import pytest
 from exchange.trading import codec
 from exchange.trading.bootstrap import development_commands
 from exchange.trading.core import commands as cmd
+from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.engine import Engine
 from exchange.trading.journal.contract import JournalError
 from tests.unit.trading.sequencer_rig import order
@@ -66,14 +67,21 @@ def test_bytes_that_are_no_snapshot_are_refused():
         codec.decode_snapshot(b"not compressed")
 
 
-@pytest.mark.parametrize(("format_version", "rules_version"), [(0, 1), (2, 1), (1, 2)])
-def test_versions_that_this_build_does_not_know_are_refused_by_name(format_version, rules_version):
-    with pytest.raises(
-        codec.UnsupportedVersion, match=f"frame 7..9: .* {2 if 2 in (format_version, rules_version) else 0}"
-    ):
+@pytest.mark.parametrize(
+    ("format_version", "rules_version", "named"),
+    [
+        (0, 1, "its format is 0"),
+        (2, 1, "its format is 2"),
+        (1, 0, "its rules are 0"),
+        (1, RULES_VERSION + 1, f"its rules are {RULES_VERSION + 1}, this build knows 1 to {RULES_VERSION}"),
+    ],
+)
+def test_versions_that_this_build_does_not_know_are_refused_by_name(format_version, rules_version, named):
+    with pytest.raises(codec.UnsupportedVersion, match=f"frame 7..9: {named}"):
         codec.check_versions(format_version, rules_version, "frame 7..9")
     assert issubclass(codec.UnsupportedVersion, JournalError)
 
 
 def test_versions_that_this_build_knows_pass():
-    codec.check_versions(1, 1, "frame 1..1")
+    for rules_version in range(1, RULES_VERSION + 1):
+        codec.check_versions(1, rules_version, "frame 1..1")

@@ -14,6 +14,7 @@ from exchange.trading.bootstrap import development_commands
 from exchange.trading.codec import UnsupportedVersion
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
+from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.engine import Engine
 from exchange.trading.journal.contract import Frame, JournalCorrupt, StoredSnapshot
 from exchange.trading.journal.frame import GENESIS_HASH
@@ -144,14 +145,14 @@ async def test_a_snapshot_with_another_digest_is_found_out_at_the_next_frame():
         await recovery.recover(journal)
 
 
-@pytest.mark.parametrize("name", ["format_version", "rules_version"])
-async def test_snapshots_and_frames_of_unknown_versions_are_refused_by_place(name):
+@pytest.mark.parametrize(("name", "unknown"), [("format_version", 2), ("rules_version", RULES_VERSION + 1)])
+async def test_snapshots_and_frames_of_unknown_versions_are_refused_by_place(name, unknown):
     frames = frames_of(flow(4))
     journal, snapshot = await snapshot_of(frames)
-    journal.store.snapshots[snapshot.sequence] = changed(snapshot, **{name: 2})
+    journal.store.snapshots[snapshot.sequence] = changed(snapshot, **{name: unknown})
     with pytest.raises(UnsupportedVersion, match=f"snapshot at sequence {snapshot.sequence}"):
         await recovery.recover(journal)
-    wrong = resealed(frames, 7, **{name: 2})
+    wrong = resealed(frames, 7, **{name: unknown})
     with pytest.raises(UnsupportedVersion, match=f"frame {frames[7].first_sequence}..{frames[7].last_sequence}"):
         await recovery.recover(journal_of(wrong))
 

@@ -158,7 +158,7 @@ def replace(
     request_id: str = "",
     request_time_ns: int = 0,
 ) -> Command:
-    """Give an open order a new price and open quantity, and the last place."""
+    """Give an open order a new price and open quantity; whether it keeps its place depends on the rules."""
     return (
         REPLACE,
         account,
@@ -264,7 +264,7 @@ def expire_session(account: str, session: str) -> Command:
 
 
 def activate_rules(operator: str, version: int) -> Command:
-    """Rules of this version hold from the next command on."""
+    """Rules of this version hold from the next command on: the present version or the next one."""
     return (ACTIVATE_RULES, operator, "", 0, "", 0, version)
 
 

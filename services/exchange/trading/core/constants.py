@@ -7,8 +7,13 @@ from __future__ import annotations
 
 from typing import Final
 
-RULES_VERSION: Final = 1
-"""Newest matching rules that this build knows."""
+RULES_VERSION: Final = 2
+"""Newest matching rules that this build knows; what each version says stands in docs/UPGRADES.md."""
+
+RULES_KEEP_PRIORITY: Final = 2
+"""From this version of the rules on, a REPLACE that keeps the price and does not raise the open quantity keeps the
+order's place in the queue; before, every REPLACE goes to the back.
+"""
 
 # Side
 BUY: Final = 1

@@ -41,6 +41,7 @@ from exchange.trading.core.constants import (
     PARTIAL,
     PENDING,
     PPM,
+    RULES_KEEP_PRIORITY,
     STOP_LIMIT,
     STP_DEFAULT,
 )
@@ -317,7 +318,11 @@ def reduce(state: State, account: Account, command: Command, events: list[Event]
 
 
 def replace(state: State, account: Account, command: Command, events: list[Event]) -> Result:
-    """Give an open order a new price and open quantity: it goes to the back, and may trade as the taker first."""
+    """Give an open order a new price and open quantity: it goes to the back, and may trade as the taker first.
+
+    Since RULES_KEEP_PRIORITY an order that keeps its price and does not grow keeps its place: it takes nothing from
+    those behind it. Resting at its own price it could meet nobody, so there is nothing to match.
+    """
     order = find_order(state, account, command[X_ORDER_ID], command[X_CLIENT_ORDER_ID])
     reason = admission.replace_refusal(state, order, command)
     if reason != DONE:
@@ -328,17 +333,22 @@ def replace(state: State, account: Account, command: Command, events: list[Event
     lots: int = command[X_LOTS]
     old_price = order.price
     old_open = order.lots_open
-    book.remove(market.bids if order.side == BUY else market.asks, order)
-    order.price = price
-    order.lots_open = lots
+    keeps_place = state.rules_version >= RULES_KEEP_PRIORITY and price == old_price and lots <= old_open
+    if keeps_place:
+        book.shrink(order, old_open - lots)
+    else:
+        book.remove(market.bids if order.side == BUY else market.asks, order)
+        order.price = price
+        order.lots_open = lots
     change = money.move_hold(order, price, lots)
     order.updated_ns = state.time_ns
     order.updated_sequence = state.sequence
     filled, notional, fee_paid = order.lots_filled, order.notional, order.fee_paid
     position = len(events)
     events.append(())
-    stp: int = order.command[P_STP]
-    execute(state, order, stp or market.default_stp, events)
+    if not keeps_place:
+        stp: int = order.command[P_STP]
+        execute(state, order, stp or market.default_stp, events)
     events[position] = (
         ORDER_REPLACED,
         order.order_id,

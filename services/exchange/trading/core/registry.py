@@ -282,10 +282,16 @@ def set_retention(state: State, command: Command, events: list[Event]) -> Result
 
 
 def activate_rules(state: State, command: Command, events: list[Event]) -> Result:
-    """Rules of this version from the next command on; never back."""
+    """Rules of this version from the next command on: one version at a time, and never back.
+
+    What is refused here must be the same in every build that will ever replay the journal, so it cannot depend on what
+    this build knows. The service refuses versions that some replica does not know before they are journaled; a command
+    that comes here all the same was accepted by a newer build, and this one must stop.
+    """
     version: int = command[C_BODY]
-    if not state.rules_version <= version <= RULES_VERSION:
+    if not state.rules_version <= version <= state.rules_version + 1:
         return reject_command(state, command, RULES_NOT_SUPPORTED, events)
+    assert version <= RULES_VERSION, f"rules {version} were activated, this build knows 1 to {RULES_VERSION}"
     state.rules_version = version
     events.append((RULES_ACTIVATED, version))
     return done(state, command)
