@@ -176,7 +176,9 @@ class ExchangeClient:
     async def replace_order(
         self, order_id: str = "", *, price: Amount, quantity: Amount, **options: Any
     ) -> models.Order:
-        """Give an open order a new price and open quantity; it loses its priority and may trade at once.
+        """Give an open order a new price and open quantity; it may trade at once.
+
+        It loses its priority, but not where rules 2 hold, the price stays and the quantity does not grow.
 
         Options: `client_order_id` instead of `order_id`, `expected_filled_quantity`, `request_id`.
         """

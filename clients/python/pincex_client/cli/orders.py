@@ -102,7 +102,7 @@ def replace(
     ] = None,
     request_id: RequestId = "",
 ) -> None:
-    """Give an order a new price and open quantity; it loses its time priority."""
+    """Give an order a new price and open quantity. It keeps its time priority only if it shrinks under rules 2."""
     _one_id(context, order_id, client_order_id)
     changed = call(
         context,
