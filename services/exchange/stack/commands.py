@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from exchange.stack import view
-from exchange.stack.config import StackConfig, load_config
+from exchange.stack.config import StackConfig, UpOptions, load_config
 from exchange.stack.control import NotRunning, is_running, request
 from exchange.stack.detach import start_detached
 from exchange.stack.errors import StackError
@@ -37,6 +37,9 @@ def up(
     *,
     detach: Annotated[bool, typer.Option("--detach", "-d", help="Return when all is healthy.")] = False,
     memory: Annotated[bool, typer.Option("--memory", help="Keep nothing: no PostgreSQL, a journal in memory.")] = False,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="PostgreSQL with a synchronous standby; the data folder keeps it.")
+    ] = False,
 ) -> None:
     """Run the whole exchange on this machine; Ctrl-C stops it."""
     config = _config()
@@ -44,12 +47,13 @@ def up(
     if is_running(config.home):
         _already_running(config)
         return
+    options = UpOptions(memory=memory, standby=standby)
     view.starting(config.home, memory=memory)
     try:
         if detach:
-            start_detached(config, view.event, memory=memory)
+            start_detached(config, options, view.event)
         else:
-            asyncio.run(supervise(config, view.event, memory=memory))
+            asyncio.run(supervise(config, options, view.event))
             view.stopped()
     except StackError as error:
         _fail(str(error))

@@ -27,6 +27,18 @@ class PortSetting:
 
 
 @dataclass(frozen=True, slots=True)
+class UpOptions:
+    """How `pincex up` was called: without a database, or with a pair of them (remembered in the data folder)."""
+
+    memory: bool = False
+    standby: bool = False
+
+    def arguments(self) -> list[str]:
+        """The same as options of a command line."""
+        return [f"--{name}" for name in ("memory", "standby") if getattr(self, name)]
+
+
+@dataclass(frozen=True, slots=True)
 class StackConfig:
     """Everything that decides what `pincex up` runs.
 

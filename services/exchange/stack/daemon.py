@@ -13,7 +13,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
-from exchange.stack.config import load_config
+from exchange.stack.config import UpOptions, load_config
 from exchange.stack.errors import StackError
 from exchange.stack.run import supervise
 
@@ -46,11 +46,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m exchange.stack.daemon")
     parser.add_argument("--report-fd", type=int)
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--standby", action="store_true")
     arguments = parser.parse_args()
     report = Reporter(arguments.report_fd)
     try:
         config = load_config(os.environ, Path.cwd())
-        asyncio.run(supervise(config, report, memory=arguments.memory))
+        options = UpOptions(memory=arguments.memory, standby=arguments.standby)
+        asyncio.run(supervise(config, options, report))
     except StackError as error:
         report({"event": "failed", "error": str(error)})
         sys.exit(1)

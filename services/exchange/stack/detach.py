@@ -13,10 +13,10 @@ from exchange.stack.errors import StackError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from exchange.stack.config import StackConfig
+    from exchange.stack.config import StackConfig, UpOptions
 
 
-def start_detached(config: StackConfig, show: Callable[[dict[str, object]], None], *, memory: bool) -> None:
+def start_detached(config: StackConfig, options: UpOptions, show: Callable[[dict[str, object]], None]) -> None:
     """Returns when all is healthy. Raises StackError with what failed; nothing is left running then.
 
     `show` gets the supervisor's events as they come.
@@ -27,7 +27,7 @@ def start_detached(config: StackConfig, show: Callable[[dict[str, object]], None
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         subprocess.Popen(
-            [*argv, "--memory"] if memory else argv,
+            [*argv, *options.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

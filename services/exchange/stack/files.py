@@ -11,12 +11,24 @@ from pathlib import Path
 LOG_LIMIT_BYTES = 64 << 20
 
 
-def write_private(file: Path, text: str) -> None:
-    """Replaces the file with mode 0600; a reader sees the old text or the new, never a part."""
+def write_private(file: Path, text: str, *, durable: bool = False) -> None:
+    """Replaces the file with mode 0600; a reader sees the old text or the new, never a part.
+
+    A `durable` one is on the disk when this returns, under its name.
+    """
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
     with os.fdopen(handle, "w") as opened:
         opened.write(text)
+        if durable:
+            opened.flush()
+            os.fsync(opened.fileno())
     Path(temporary).replace(file)
+    if durable:
+        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def secret(folder: Path, name: str) -> str:

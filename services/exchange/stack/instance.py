@@ -120,6 +120,8 @@ class Instance:
     async def _run_once(self) -> float | None:
         """One life of the process; returns since when (monotonic seconds) it was ready, None if it never was."""
         self._enter(State.STARTING)
+        if not await self._may_start():
+            return None
         process = self._process = await self._spawn(self.service.launch(self.number))
         self.identity = identify(process.pid)
         self._changed(self)
@@ -135,6 +137,21 @@ class Instance:
         await process.wait()
         self.identity = None
         return ready_since
+
+    async def _may_start(self) -> bool:
+        """Lets the service do what must come before this start. False if a stop came first. Raises StackError."""
+        preparing = asyncio.ensure_future(self.service.before_start(self.number))
+        stopping = asyncio.create_task(self._told_to_stop.wait())
+        try:
+            await asyncio.wait((preparing, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if not preparing.done():
+                return False
+            preparing.result()
+            return not self._told_to_stop.is_set()
+        finally:
+            preparing.cancel()
+            stopping.cancel()
+            await asyncio.gather(preparing, stopping, return_exceptions=True)
 
     async def _stop_if_told(self) -> None:
         if self._told_to_stop.is_set():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from exchange.stack.config import StackConfig
+    from exchange.stack.config import StackConfig, UpOptions
 
 _LOCK_ATTEMPTS = 20
 _LOCK_INTERVAL_S = 0.05
@@ -47,10 +47,11 @@ def end_leftovers(home: Path) -> int:
     return sum(len(processes) for processes in ranks.values())
 
 
-async def supervise(config: StackConfig, report: Callable[[dict[str, object]], None], *, memory: bool) -> None:
+async def supervise(config: StackConfig, options: UpOptions, report: Callable[[dict[str, object]], None]) -> None:
     """Runs the exchange until SIGTERM, SIGINT or the command `stop`. Raises StackError if it does not start.
 
-    `report` gets `{"event": "instance", ...}` for each change and `{"event": "up", "status": ...}` once all is healthy.
+    `report` gets `{"event": "instance", ...}` for each change, `{"event": "database", ...}` for what happens to a pair of
+    databases, and `{"event": "up", "status": ...}` once all is healthy.
     """
     make_home(config.home)
     lock = await _lock(config.home)
@@ -58,7 +59,7 @@ async def supervise(config: StackConfig, report: Callable[[dict[str, object]], N
         raise StackError(f"an exchange runs with the data folder {config.home} already")
     try:
         end_leftovers(config.home)
-        await _supervise_locked(config, report, memory=memory)
+        await _supervise_locked(config, options, report)
     finally:
         os.close(lock)
 
@@ -75,11 +76,10 @@ async def _lock(home: Path) -> int | None:
 
 async def _supervise_locked(
     config: StackConfig,
+    options: UpOptions,
     report: Callable[[dict[str, object]], None],
-    *,
-    memory: bool,
 ) -> None:
-    supervisor = Supervisor(build(config, memory=memory), config.home, report)
+    supervisor = Supervisor(build(config, options, report), config.home, report)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.request_stop)

@@ -26,7 +26,7 @@ class Traits:
     """What the supervisor treats differently from service to service.
 
     `needs` names services that must have been ready before this one starts; services of a lower `stop_rank` are stopped
-    first. `max_instances` above 1 gives instances numbered names.
+    first. `numbered` gives instances numbered names, of which `least_instances` to `max_instances` run.
     """
 
     name: str
@@ -37,6 +37,7 @@ class Traits:
     stop_timeout_s: float = 10.0
     ready_timeout_s: float = 30.0
     numbered: bool = False
+    least_instances: int = 1
     max_instances: int = 1
     why_no_more: str = ""
 
@@ -56,6 +57,12 @@ class Service(Protocol):
 
     async def is_ready(self, number: int) -> bool:
         """Whether the instance serves; asked again and again while it starts."""
+
+    async def attend(self) -> None:
+        """Runs beside the instances, from before the first start until they are to stop; cancelled then."""
+
+    async def before_start(self, number: int) -> None:
+        """Runs before each start of an instance, for as long as it must; cancelled by a stop. Raises StackError."""
 
     async def provision(self) -> None:
         """Runs once each `up`, after the first instance is ready: roles, databases. Raises StackError."""
@@ -87,6 +94,12 @@ class Plain:
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def attend(self) -> None:
+        """Nothing to look after."""
+
+    async def before_start(self, number: int) -> None:
+        """Nothing to wait for."""
 
     async def provision(self) -> None:
         """Nothing to provision."""

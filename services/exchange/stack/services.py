@@ -11,7 +11,10 @@ from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
 from exchange.stack.ports import PortBook
-from exchange.stack.postgres import ADMIN, TRADING, PostgresService
+from exchange.stack.postgres import PostgresService
+from exchange.stack.postgres_pair import PostgresPair
+from exchange.stack.postgres_roles import ADMIN, TRADING
+from exchange.stack.postgres_state import NUMBERS, exists
 from exchange.stack.python_service import InstancePorts, Migration, PythonService
 from exchange.stack.service import Traits
 from exchange.stack.valkey import ValkeyService
@@ -19,7 +22,7 @@ from exchange.stack.valkey import ValkeyService
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exchange.stack.config import PortSetting, StackConfig
+    from exchange.stack.config import PortSetting, StackConfig, UpOptions
     from exchange.stack.service import Service
 
 # The edge's names for the two gRPC ports of an engine.
@@ -34,29 +37,40 @@ PORTS_PER_INSTANCE = 10
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """The services in the order in which they are shown, the edge among them, and the addresses to try."""
+    """The services in the order in which they are shown, the edge among them, and the addresses to try.
+
+    `pair` is PostgreSQL where it has a standby.
+    """
 
     services: tuple[Service, ...]
     edge: EnvoyService
     edge_port: int
     addresses: Mapping[str, str | None]
+    pair: PostgresPair | None = None
 
 
-def build(config: StackConfig, *, memory: bool) -> Stack:
+def build(
+    config: StackConfig,
+    options: UpOptions,
+    report: Callable[[dict[str, object]], None],
+) -> Stack:
     """Chooses the ports and wires the services. Raises StackError.
 
-    An external DATABASE_URL or REDIS_URL takes the place of ours, and `memory` runs without any database.
+    An external DATABASE_URL or REDIS_URL takes the place of ours, and `options.memory` runs without any database.
+    `report` gets what the services want an operator to know.
     """
+    memory = options.memory
     book = PortBook(config.home / "ports.json")
     edge = _edge(config, book)
     stores: list[Service] = []
-    postgres: PostgresService | None = None
+    postgres: PostgresService | PostgresPair | None = None
     database_url = admin_database_url = None
+    if options.standby and (memory or config.database_url):
+        raise StackError("--standby is for a PostgreSQL of ours: neither with --memory nor with DATABASE_URL")
     if not memory:
         database_url, admin_database_url = config.database_url, config.admin_database_url
         if database_url is None:
-            port = book.choose("postgres", config.postgres_port)
-            postgres = PostgresService(config.home, port, _foreign_environment(config))
+            postgres = _postgres(config, options, book, report)
             stores.append(postgres)
             database_url, admin_database_url = postgres.url(TRADING), postgres.url(ADMIN)
     redis_url = config.redis_url
@@ -95,7 +109,26 @@ def build(config: StackConfig, *, memory: bool) -> Stack:
         "admin_database_url": admin_database_url,
         "redis_url": redis_url,
     }
-    return Stack((*stores, engine, envoy), envoy, edge.edge_port, addresses)
+    pair = postgres if isinstance(postgres, PostgresPair) else None
+    return Stack((*stores, engine, envoy), envoy, edge.edge_port, addresses, pair)
+
+
+def _postgres(
+    config: StackConfig,
+    options: UpOptions,
+    book: PortBook,
+    report: Callable[[dict[str, object]], None],
+) -> PostgresService | PostgresPair:
+    """One server, or a pair: once a folder has a standby it keeps it."""
+    environment = _foreign_environment(config)
+    first = book.choose("postgres", config.postgres_port)
+    if not options.standby and not exists(config.home):
+        return PostgresService(config.home, first, environment)
+    setting = replace(config.postgres_port, what="PostgreSQL's standby")
+    ports = {
+        number: book.choose(f"postgres-{number}", setting, number - 1) if number > 1 else first for number in NUMBERS
+    }
+    return PostgresPair(config.home, ports, environment, report)
 
 
 def _edge(config: StackConfig, book: PortBook) -> EdgePlan:

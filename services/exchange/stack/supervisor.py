@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exchange.stack.service import Service
+    from exchange.stack.service import Service, Traits
     from exchange.stack.services import Stack
 
 STATE_FILE = "state.json"
@@ -46,6 +46,7 @@ class Supervisor:
         self._services = {service.traits.name: service for service in stack.services}
         self._instances: list[Instance] = []
         self._tasks: dict[Instance, asyncio.Task[None]] = {}
+        self._attending: dict[Service, asyncio.Task[None]] = {}
         self._provisioned = {name: asyncio.Event() for name in self._services}
         self._stop = asyncio.Event()
         self._scaling = asyncio.Lock()
@@ -58,7 +59,7 @@ class Supervisor:
 
     async def run(self, wanted: Mapping[str, int], on_up: Callable[[], None]) -> None:
         """Returns when all is stopped after `request_stop`. Raises StackError if the start failed; all is stopped then."""
-        self._wanted = {name: min(wanted.get(name, 1), s.traits.max_instances) for name, s in self._services.items()}
+        self._wanted = {name: _bounded(wanted.get(name, 1), s.traits) for name, s in self._services.items()}
         # Envoy refuses a configuration whose endpoint files are not there.
         self._publish()
         try:
@@ -79,6 +80,8 @@ class Supervisor:
             limit = f"{traits.max_instances} instance" + ("s" if traits.max_instances > 1 else "")
             reason = f": {traits.why_no_more}" if traits.why_no_more else ""
             raise StackError(f"{name} runs at most {limit} in this version{reason}")
+        if count < traits.least_instances > 1:
+            raise StackError(f"{name} runs {traits.least_instances} instances, not {count}")
         if self.phase != "running":
             raise StackError(f"the exchange is {self.phase}; try again when it is running")
         async with self._scaling:
@@ -117,7 +120,9 @@ class Supervisor:
             }
             for instance, role in zip(self._instances, roles, strict=True)
         ]
-        return {"state": self.phase, "services": shown, **self._stack.addresses, "home": str(self._home)}
+        found: dict[str, object] = {"state": self.phase, "services": shown, **self._stack.addresses}
+        found["home"] = str(self._home)
+        return found if self._stack.pair is None else {**found, "database": self._stack.pair.describe()}
 
     async def _bring_up_or_stop(self) -> bool:
         """False if a stop was asked for while the services started."""
@@ -149,6 +154,8 @@ class Supervisor:
         for need in traits.needs:
             await self._provisioned[need].wait()
         await service.prepare()
+        self._attending[service] = task = asyncio.create_task(service.attend(), name=f"{traits.name} attended")
+        task.add_done_callback(self._on_unattended)
         instances = [self._start(service, number) for number in range(1, self._wanted[traits.name] + 1)]
         for instance in instances:
             await self._until_ready(instance)
@@ -215,9 +222,23 @@ class Supervisor:
             group = [one for one in self._instances if one.service.traits.stop_rank == rank]
             for service in {one.service.traits.name: one.service for one in group if one.pid}.values():
                 await service.drain()
+            await self._leave_alone(rank)
             await asyncio.gather(*(one.stop() for one in group))
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._save()
+
+    async def _leave_alone(self, rank: int) -> None:
+        """Ends what attends to services of this rank: from here on their deaths are meant."""
+        tasks = [task for service, task in self._attending.items() if service.traits.stop_rank == rank]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _on_unattended(self, task: asyncio.Task[None]) -> None:
+        """A service that nobody can look after any more is no state to run in."""
+        if not task.cancelled() and task.exception() is not None:
+            self._report({"event": "failed", "error": f"{task.get_name()} no more: {task.exception()!r}"})
+            self.request_stop()
 
     def _publish(self) -> None:
         ports: defaultdict[str, list[int]] = defaultdict(list)
@@ -258,6 +279,10 @@ class Supervisor:
             names = ", ".join(name for name, one in self._services.items() if one.traits.numbered)
             raise StackError(f"{name} cannot be scaled; services that can: {names}")
         return service
+
+
+def _bounded(count: int, traits: Traits) -> int:
+    return min(max(count, traits.least_instances), traits.max_instances)
 
 
 async def _role(instance: Instance) -> str:

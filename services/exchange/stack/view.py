@@ -53,6 +53,9 @@ def event(found: dict[str, Any]) -> None:
     elif found["event"] == "instance" and found["state"] in _MARKS:
         pid = f"pid {found['pid']}" if found["pid"] else ""
         _out.print(f"  {found['name']:<20} {_MARKS[found['state']]}  [dim]{found['seconds']:.1f} s  {pid}[/]")
+    elif found["event"] == "database":
+        style = "yellow" if found["degraded"] else "dim"
+        _out.print(f"  [{style}]{escape(found['text'])}[/]")
 
 
 def addresses(status: dict[str, Any]) -> None:
@@ -82,7 +85,14 @@ def table(status: dict[str, Any]) -> None:
         cells = (row["name"], row["service"], row["role"], state, str(row["pid"] or "-"), str(row["restarts"]), ports)
         shown.add_row(*cells)
     _out.print(shown)
+    if "database" in status:
+        _pair(status["database"])
     if status["state"] == "running":
         addresses(status)
     else:
         _out.print(f"the exchange is {status['state']}")
+
+
+def _pair(database: dict[str, Any]) -> None:
+    told = f"{database['primary']} is the primary (epoch {database['epoch']}), its standby is {database['standby']}"
+    _out.print(f"[yellow]DEGRADED: {told}, nothing would take its place[/]" if database["degraded"] else told)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exchange.stack import postgres
+from exchange.stack import postgres_place
 from exchange.stack.files import secret
-from exchange.stack.postgres import REACHABLE_ROOT, UNPRIVILEGED_USER
+from exchange.stack.postgres_place import REACHABLE_ROOT, UNPRIVILEGED_USER, find_place, reachable
 from tests.edge_http import call
 from tests.integration.stack.conftest import fake_folder
 from tests.stack_fixture import running_stack
@@ -47,12 +47,12 @@ def test_binaries_that_only_root_can_reach_are_copied_once(tmp_path: Path, monke
     (closed / "pginstall" / "bin" / "postgres").write_text("program")
     closed.chmod(0o700)
     target = tmp_path / "reachable"
-    monkeypatch.setattr(postgres, "_wheel_binaries", lambda: closed / "pginstall" / "bin")
-    monkeypatch.setattr(postgres, "REACHABLE_ROOT", target)
+    monkeypatch.setattr(postgres_place, "wheel_binaries", lambda: closed / "pginstall" / "bin")
+    monkeypatch.setattr(postgres_place, "REACHABLE_ROOT", target)
     home = tmp_path / "home"
     home.mkdir()
 
-    place, again = postgres._place(home), postgres._place(home)
+    place, again = find_place(home), find_place(home)
 
     assert place == again
     assert place.user == UNPRIVILEGED_USER
@@ -66,11 +66,11 @@ def test_a_folder_is_reachable_when_every_part_of_its_way_is(tmp_path: Path) -> 
     nobody = pwd.getpwnam(UNPRIVILEGED_USER)
     outer, inner = tmp_path / "outer", tmp_path / "outer" / "inner"
     inner.mkdir(parents=True)
-    reachable = postgres._reachable(tmp_path, nobody)
+    before = reachable(tmp_path, nobody)
 
-    assert postgres._reachable(inner, nobody) == reachable
+    assert reachable(inner, nobody) == before
     outer.chmod(0o700)
-    assert not postgres._reachable(inner, nobody)
+    assert not reachable(inner, nobody)
 
 
 def test_a_database_of_the_operators_own_is_used_and_none_is_started(
