@@ -11,10 +11,10 @@ from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
 from exchange.stack.ports import PortBook
-from exchange.stack.postgres import PostgresService
-from exchange.stack.postgres_pair import PostgresPair
-from exchange.stack.postgres_roles import ADMIN, TRADING
-from exchange.stack.postgres_state import NUMBERS, exists
+from exchange.stack.postgresql.pair import PostgresPair
+from exchange.stack.postgresql.roles import ADMIN, TRADING
+from exchange.stack.postgresql.server import PostgresService
+from exchange.stack.postgresql.state import NUMBERS, exists
 from exchange.stack.python_service import InstancePorts, Migration, PythonService
 from exchange.stack.service import Traits
 from exchange.stack.valkey import ValkeyService

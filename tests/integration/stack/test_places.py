@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exchange.stack import postgres_place
 from exchange.stack.files import secret
-from exchange.stack.postgres_place import REACHABLE_ROOT, UNPRIVILEGED_USER, find_place, reachable
+from exchange.stack.postgresql import place as postgres_place
+from exchange.stack.postgresql.place import REACHABLE_ROOT, UNPRIVILEGED_USER, find_place, reachable
 from tests.edge_http import call
 from tests.integration.stack.conftest import fake_folder
 from tests.stack_fixture import running_stack

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from exchange.stack import postgres_actions as actions
 from exchange.stack.errors import StackError
-from exchange.stack.postgres_probe import UNREACHABLE, Answer, Look, Probe
-from exchange.stack.postgres_state import NUMBERS, Standby
+from exchange.stack.postgresql import actions
+from exchange.stack.postgresql.probe import UNREACHABLE, Answer, Look, Probe
+from exchange.stack.postgresql.state import NUMBERS, Standby
 
 if TYPE_CHECKING:
-    from exchange.stack.postgres_cluster import Cluster
+    from exchange.stack.postgresql.cluster import Cluster
 
 WENT_WRONG: tuple[type[Exception], ...] = (StackError, *UNREACHABLE)
 

@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 
 from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.errors import StackError
-from exchange.stack.postgres import (
+from exchange.stack.postgresql.cluster import Cluster
+from exchange.stack.postgresql.controller import WENT_WRONG, Controller
+from exchange.stack.postgresql.copy import rebuild
+from exchange.stack.postgresql.node import Node
+from exchange.stack.postgresql.place import FIRST_FOLDER, find_place
+from exchange.stack.postgresql.probe import UNREACHABLE
+from exchange.stack.postgresql.roles import ADMIN, DATABASE, password, provision
+from exchange.stack.postgresql.server import (
     READY_TIMEOUT_S,
     STOP_RANK,
     STOP_SIGNAL,
     STOP_TIMEOUT_S,
     make_cluster,
 )
-from exchange.stack.postgres_cluster import Cluster
-from exchange.stack.postgres_controller import WENT_WRONG, Controller
-from exchange.stack.postgres_copy import rebuild
-from exchange.stack.postgres_node import Node
-from exchange.stack.postgres_place import FIRST_FOLDER, find_place
-from exchange.stack.postgres_probe import UNREACHABLE
-from exchange.stack.postgres_roles import ADMIN, DATABASE, password, provision
-from exchange.stack.postgres_state import FIRST, NUMBERS, PairState, Standby, load
+from exchange.stack.postgresql.state import FIRST, NUMBERS, PairState, Standby, load
 from exchange.stack.service import Plain, Traits
 
 if TYPE_CHECKING:

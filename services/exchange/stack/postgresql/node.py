@@ -15,13 +15,13 @@ import asyncpg
 from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.errors import StackError
 from exchange.stack.files import write_private
-from exchange.stack.postgres import server_launch, server_url
-from exchange.stack.postgres_roles import ADMIN, DATABASE, MAINTENANCE, REPLICATION, password
+from exchange.stack.postgresql.roles import ADMIN, DATABASE, MAINTENANCE, REPLICATION, password
+from exchange.stack.postgresql.server import server_launch, server_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from exchange.stack.postgres_place import Place
+    from exchange.stack.postgresql.place import Place
     from exchange.stack.service import Launch
 
 # What PostgreSQL and the tools that make its data are called in /proc.

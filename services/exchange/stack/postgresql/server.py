@@ -12,8 +12,8 @@ import asyncpg
 from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.errors import StackError
 from exchange.stack.files import write_private
-from exchange.stack.postgres_place import find_place
-from exchange.stack.postgres_roles import ADMIN, DATABASE, MAINTENANCE, password, provision
+from exchange.stack.postgresql.place import find_place
+from exchange.stack.postgresql.roles import ADMIN, DATABASE, MAINTENANCE, password, provision
 from exchange.stack.service import Launch, Plain, Traits
 from exchange.stack.spawn import spawn
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from exchange.stack.postgres_place import Place
+    from exchange.stack.postgresql.place import Place
 
 # Fast shutdown: open transactions are rolled back, everything committed is checkpointed.
 STOP_SIGNAL = signal.SIGINT

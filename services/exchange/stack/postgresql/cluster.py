@@ -6,13 +6,13 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from exchange.stack.errors import StackError
-from exchange.stack.postgres_state import PairState, Standby, save
+from exchange.stack.postgresql.state import PairState, Standby, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from exchange.stack.postgres_node import Node
+    from exchange.stack.postgresql.node import Node
 
 
 class Cluster:

@@ -12,7 +12,7 @@ import asyncpg
 from exchange.stack.edge.plan import LOOPBACK
 
 if TYPE_CHECKING:
-    from exchange.stack.postgres_node import Node
+    from exchange.stack.postgresql.node import Node
 
 # Longer than a busy machine makes a healthy server wait, three times shorter than a fail-over may take.
 SILENT_AFTER_S = 0.5

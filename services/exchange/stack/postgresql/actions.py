@@ -11,13 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 from exchange.stack.errors import StackError
-from exchange.stack.postgres_copy import need_copy
-from exchange.stack.postgres_probe import UNREACHABLE
-from exchange.stack.postgres_state import Standby
+from exchange.stack.postgresql.copy import need_copy
+from exchange.stack.postgresql.probe import UNREACHABLE
+from exchange.stack.postgresql.state import Standby
 
 if TYPE_CHECKING:
-    from exchange.stack.postgres_cluster import Cluster
-    from exchange.stack.postgres_node import Node
+    from exchange.stack.postgresql.cluster import Cluster
+    from exchange.stack.postgresql.node import Node
 
 PROMOTE_TIMEOUT_S = 10
 RELOAD_TIMEOUT_S = 2.0

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from exchange.stack.edge.plan import LOOPBACK
 from exchange.stack.errors import StackError
-from exchange.stack.postgres_roles import ADMIN, MAINTENANCE, REPLICATION
+from exchange.stack.postgresql.roles import ADMIN, MAINTENANCE, REPLICATION
 from exchange.stack.service import Launch
 from exchange.stack.spawn import spawn
 
 if TYPE_CHECKING:
-    from exchange.stack.postgres_node import Node
+    from exchange.stack.postgresql.node import Node
 
 # There as long as the data are not known to be whole: a rewind that was cut off leaves what nothing but a copy repairs.
 COPY_NEEDED = "copy-needed"
