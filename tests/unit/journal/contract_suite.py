@@ -382,6 +382,14 @@ class SnapshotContract:
         assert await journal.latest_snapshot(5) == early
         assert await journal.latest_snapshot(1) is None
 
+    async def test_snapshots_are_listed_the_oldest_first(self, world: World) -> None:
+        frames = chain(6)
+        journal = await filled(world, frames)
+        assert await journal.snapshot_sequences() == []
+        for place in (3, 0, 5):
+            await journal.save_snapshot(snapshot_at(frames[place]))
+        assert await journal.snapshot_sequences() == [2, 8, 12]
+
     async def test_the_same_snapshot_may_be_saved_again(self, world: World) -> None:
         frames = chain(1)
         journal = await filled(world, frames)

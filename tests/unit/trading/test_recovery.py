@@ -10,58 +10,22 @@ from typing import Any
 import pytest
 
 from exchange.trading import codec, recovery
-from exchange.trading.bootstrap import development_commands
 from exchange.trading.codec import UnsupportedVersion
 from exchange.trading.core import commands as cmd
-from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.engine import Engine
 from exchange.trading.journal.contract import Frame, JournalCorrupt, StoredSnapshot
 from exchange.trading.journal.frame import GENESIS_HASH
-from exchange.trading.journal.memory import MemoryJournal, MemoryStore
+from exchange.trading.journal.memory import MemoryJournal
+from tests.unit.trading.histories import flow, journal_of, resealed
 from tests.unit.trading.sealed import frames_of
 from tests.unit.trading.sequencer_rig import order
 
 pytestmark = pytest.mark.core
 
 
-def flow(seed: int, count: int = 300) -> list[Command]:
-    """A market at work: orders that cross, cancels, repeats of ids left out as the sequencer does."""
-    rng = random.Random(seed)
-    commands = development_commands()
-    for number in range(count):
-        side = rng.choice([1, 2])
-        price = 5_000_000 + rng.randint(-30, 30) * 100
-        account = rng.choice(["demo", "maker"])
-        match rng.randint(0, 9):
-            case 0 if number > 10:
-                commands.append(
-                    cmd.cancel(account, client_order_id=f"{rng.randrange(number)}", request_id=f"x{number}")
-                )
-            case 1:
-                commands.append(cmd.credit("demo", 2, rng.randint(1, 10**9), request_id=f"c{number}"))
-            case _:
-                lots = rng.randint(1, 50) * 10
-                commands.append(order(f"{number}", account=account, side=side, price=price, lots=lots))
-    return commands
-
-
-def journal_of(frames: list[Frame]) -> MemoryJournal:
-    return MemoryJournal(MemoryStore(epoch=1, frames=list(frames)))
-
-
 def changed(stored: Any, **changes: Any) -> Any:
     return replace(stored, **changes)
-
-
-def resealed(frames: list[Frame], at: int, **changes: Any) -> list[Frame]:
-    """The frames with one changed, and all hashes from there on made right again: what a wrong writer would leave."""
-    made = list(frames[:at])
-    for place, frame in enumerate(frames[at:]):
-        fields = {name: getattr(frame, name) for name in Frame.__slots__ if name != "hash"}
-        previous = made[-1].hash if made else GENESIS_HASH
-        made.append(Frame.seal(**{**fields, **(changes if place == 0 else {}), "prev_hash": previous}))
-    return made
 
 
 async def test_snapshot_and_tail_equal_the_replay_from_the_first_frame():

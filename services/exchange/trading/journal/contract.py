@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
+from exchange.runtime.config import Secret
 from exchange.trading.journal.errors import (
     BelowFloor,
     Fenced,
@@ -52,6 +53,16 @@ class StoredSnapshot:
 
 class Journal(Protocol):
     """The durable, ordered, hash-chained record of one shard's commands and events."""
+
+    @property
+    def shard(self) -> int:
+        """The number of the shard."""
+        ...
+
+    @property
+    def dsn(self) -> Secret | None:
+        """By what another process opens this journal; None where it lives in this process only."""
+        ...
 
     @property
     def incarnation(self) -> str:
@@ -107,6 +118,10 @@ class Journal(Protocol):
 
         JournalCorrupt when its bytes are damaged or the journal holds another frame at its sequence.
         """
+        ...
+
+    async def snapshot_sequences(self) -> list[int]:
+        """Return the sequences of all stored snapshots, the oldest first."""
         ...
 
     async def close(self) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from exchange.runtime.config import Secret
 from exchange.trading.journal.checks import (
     check_head,
     check_next,
@@ -74,6 +75,16 @@ class MemoryJournal:
     def __init__(self, store: MemoryStore | None = None) -> None:
         self.store = store if store is not None else MemoryStore()
         self._closed = False
+
+    @property
+    def shard(self) -> int:
+        """The number of the shard."""
+        return self.store.shard
+
+    @property
+    def dsn(self) -> Secret | None:
+        """Always None: no other process can see this memory."""
+        return None
 
     @property
     def incarnation(self) -> str:
@@ -148,6 +159,11 @@ class MemoryJournal:
         snapshot = self.store.snapshots[max(eligible)]
         check_snapshot_frame(snapshot, self._hash_at(snapshot.sequence), must_exist=False)
         return snapshot
+
+    async def snapshot_sequences(self) -> list[int]:
+        """Return the sequences of all snapshots, the oldest first."""
+        self._check_open()
+        return sorted(self.store.snapshots)
 
     async def close(self) -> None:
         """Refuse further calls; the store stays."""

@@ -8,6 +8,7 @@ from typing import Self
 
 import asyncpg
 
+from exchange.runtime.config import Secret
 from exchange.runtime.postgres import CONNECTION_ERRORS, create_pool, redact
 from exchange.trading.journal.checks import check_head, check_next, check_same_state, check_snapshot_frame
 from exchange.trading.journal.contract import StoredSnapshot
@@ -46,6 +47,7 @@ _LATEST_SNAPSHOT = f"""
 SELECT state_sha256, {_SNAPSHOT_FIELDS} FROM journal_snapshots
 WHERE shard = $1 AND sequence <= $2 ORDER BY sequence DESC LIMIT 1
 """  # noqa: S608 - only constants are put together
+_SNAPSHOT_SEQUENCES = "SELECT sequence FROM journal_snapshots WHERE shard = $1 ORDER BY sequence"
 
 
 class PostgresJournal:
@@ -60,11 +62,13 @@ class PostgresJournal:
         pool: "asyncpg.Pool[asyncpg.Record]",
         session: Session,
         *,
+        dsn: Secret,
         shard: int,
         incarnation: str,
         observe_append: Callable[[float], None] | None,
     ) -> None:
         self._pool = pool
+        self._dsn = dsn
         self._shard = shard
         self._incarnation = incarnation
         self._appender = Appender(session, shard, observe_append)
@@ -100,7 +104,17 @@ class PostgresJournal:
             pool.terminate()
             raise
         session = Session(dsn, application_name=f"{name}-append", incarnation=incarnation)
-        return cls(pool, session, shard=shard, incarnation=incarnation, observe_append=observe_append)
+        return cls(pool, session, dsn=Secret(dsn), shard=shard, incarnation=incarnation, observe_append=observe_append)
+
+    @property
+    def shard(self) -> int:
+        """The number of the shard."""
+        return self._shard
+
+    @property
+    def dsn(self) -> Secret | None:
+        """By what another process opens this journal."""
+        return self._dsn
 
     @property
     def incarnation(self) -> str:
@@ -166,6 +180,11 @@ class PostgresJournal:
         if snapshot is not None:
             check_snapshot_frame(snapshot, await self._hash_at(snapshot.sequence), must_exist=False)
         return snapshot
+
+    async def snapshot_sequences(self) -> list[int]:
+        """Return the sequences of all stored snapshots, the oldest first."""
+        rows = await self._reader.fetch(_SNAPSHOT_SEQUENCES, self._shard)
+        return [row["sequence"] for row in rows]
 
     async def close(self) -> None:
         """Finish or give up the append in flight, then close all connections; see `Journal.close`."""

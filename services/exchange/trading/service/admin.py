@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import structlog
@@ -32,6 +32,7 @@ from exchange.trading.service import paging, requests
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.market import add_levels, checked_depth
 from exchange.trading.service.messages import asset_message, market_message
+from exchange.trading.service.past import JournalProofs
 from exchange.trading.service.units import amount_units, decimal_error, units_or_zero
 from pincex.trading.v1 import admin_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2_grpc, types_pb2
@@ -46,6 +47,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         self._desk = desk
         self._inspector = inspector
         self._metrics_text = metrics_text
+        self._proofs = JournalProofs(desk.journal)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("admin")
 
     async def _execute(self, command: Command, reason: str, what: str) -> Any:
@@ -123,6 +125,10 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
             valid=all(holds for _, holds, _ in checks),
             checks=[pb.InvariantCheck(name=name, holds=holds, detail=detail) for name, holds, detail in checks],
         )
+
+    def VerifyJournal(self, request: pb.VerifyJournalRequest, context: Any) -> AsyncIterator[pb.VerifyJournalProgress]:
+        """Prove a stretch of the journal."""
+        return self._proofs.serve(request.from_sequence, request.to_sequence)
 
     # --- numbers ---
 

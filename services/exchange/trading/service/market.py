@@ -6,21 +6,23 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.trading.book_view import BookView, view_of
 from exchange.trading.core import book
 from exchange.trading.core.model import BookSide
 from exchange.trading.feeds.book_mirror import CHECKSUM_LEVELS, checksum_of
 from exchange.trading.feeds.tape import TradeTape
+from exchange.trading.past.books import MAX_DEPTH, PastBooks
 from exchange.trading.service import paging
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import market_message, trade_message
+from exchange.trading.service.past import past_reasons
 from exchange.trading.service.trade_stream import TradeStreams
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import market_service_pb2 as pb
 from pincex.trading.v1 import market_service_pb2_grpc, types_pb2
 
 DEFAULT_DEPTH: Final = 50
-MAX_DEPTH: Final = 5_000
 MAX_TRADES: Final = 1_000
 
 
@@ -32,6 +34,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         self._tape = tape
         self._books = books
         self._trades = trades
+        self._past = PastBooks(desk.journal)
 
     async def ListMarkets(self, request: pb.ListMarketsRequest, context: Any) -> pb.ListMarketsResponse:
         """All markets, by symbol."""
@@ -57,32 +60,26 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         return message
 
     async def GetOrderBook(self, request: pb.GetOrderBookRequest, context: Any) -> pb.OrderBook:
-        """The aggregated book."""
+        """The aggregated book, now or as it was. With both sequences set, `min_sequence` is waited for first."""
         depth = checked_depth(request.depth)
         desk = self._desk
         await desk.reach(request.min_sequence)
+        if request.as_of_sequence:
+            return await self._past_book(request.symbol, request.as_of_sequence, depth)
         market, units = desk.market(request.symbol)
-        message = pb.OrderBook(
-            symbol=market.symbol,
-            sequence=desk.state.sequence,
-            mode=market.mode,  # type: ignore[arg-type]
-            bid_order_count=market.bids.orders,
-            ask_order_count=market.asks.orders,
-            bid_quantity=units.quantity(market.bids.lots),
-            ask_quantity=units.quantity(market.asks.lots),
-            bid_level_count=len(market.bids.keys),
-            ask_level_count=len(market.asks.keys),
-            checksum=checksum_of(
-                [(price, lots) for price, lots, _ in book.levels(market.bids, CHECKSUM_LEVELS)],
-                [(price, lots) for price, lots, _ in book.levels(market.asks, CHECKSUM_LEVELS)],
-                units.price,
-                units.quantity,
-            ),
-        )
-        add_levels(message.bids, market.bids, depth, units)
-        add_levels(message.asks, market.asks, depth, units)
+        message = book_message(view_of(market, desk.state.sequence, max(depth, CHECKSUM_LEVELS)), units, depth)
         await desk.settle()
         return message
+
+    async def _past_book(self, symbol: str, sequence: int, depth: int) -> pb.OrderBook:
+        desk = self._desk
+        with past_reasons(symbol):
+            await self._past.check(sequence)
+            # The scales of a market never change: those of this instance do, once it knows all markets of that time.
+            await desk.reach(sequence)
+            market, units = desk.market(symbol)
+            view = await self._past.book(market.symbol, sequence)
+        return book_message(view, units, depth)
 
     async def ListMarketTrades(self, request: pb.ListMarketTradesRequest, context: Any) -> pb.ListMarketTradesResponse:
         """The latest trades of a market, newest first."""
@@ -115,6 +112,32 @@ def checked_depth(depth: int) -> int:
             metadata={"field": "depth", "value": depth},
         )
     return depth or DEFAULT_DEPTH
+
+
+def book_message(view: BookView, units: MarketUnits, depth: int) -> pb.OrderBook:
+    """A book with at most `depth` levels a side; the view must hold at least those of the checksum."""
+    bids, asks = view.bids, view.asks
+    message = pb.OrderBook(
+        symbol=view.symbol,
+        sequence=view.sequence,
+        mode=view.mode,  # type: ignore[arg-type]
+        bid_order_count=bids.order_count,
+        ask_order_count=asks.order_count,
+        bid_quantity=units.quantity(bids.lots),
+        ask_quantity=units.quantity(asks.lots),
+        bid_level_count=bids.level_count,
+        ask_level_count=asks.level_count,
+        checksum=checksum_of(
+            [(price, lots) for price, lots, _ in bids.levels[:CHECKSUM_LEVELS]],
+            [(price, lots) for price, lots, _ in asks.levels[:CHECKSUM_LEVELS]],
+            units.price,
+            units.quantity,
+        ),
+    )
+    for target, side in ((message.bids, bids), (message.asks, asks)):
+        for price, lots, count in side.levels[:depth]:
+            target.add(price=units.price(price), quantity=units.quantity(lots), order_count=count)
+    return message
 
 
 def add_levels(target: Any, side: BookSide, depth: int, units: MarketUnits) -> None:
