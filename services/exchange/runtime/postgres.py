@@ -1,7 +1,8 @@
 """Connections to PostgreSQL: how every service of the exchange makes them.
 
-A DSN may name several hosts (`postgresql://u:p@a:5432,b:5432/pincex`); the one that accepts writes is
-taken, so a fail-over needs no new configuration. Sessions commit synchronously whatever the server's
+A DSN may name several hosts (`postgresql://u:p@a:5432,b:5432/pincex`); all are asked at once and the one
+that accepts writes is taken, so a fail-over needs no new configuration, and a host that is silent delays
+nobody. Sessions commit synchronously whatever the server's
 default says, in UTC, under a name that an operator recognises in `pg_stat_activity`.
 """
 
@@ -11,6 +12,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -84,7 +86,7 @@ async def connect(
     dsn: str, *, application_name: str, timeout_s: float = CONNECT_TIMEOUT_S
 ) -> "asyncpg.Connection[asyncpg.Record]":
     """Open one connection to the host that accepts writes; one of CONNECTION_ERRORS if there is none."""
-    connection = await asyncpg.connect(
+    connection: asyncpg.Connection[asyncpg.Record] = await _connect_to_any(
         dsn,
         timeout=timeout_s,
         target_session_attrs=SessionAttribute.read_write,
@@ -110,6 +112,7 @@ async def create_pool(
     """
     return await asyncpg.create_pool(
         dsn,
+        connect=_connect_to_any,
         min_size=min_connections,
         max_size=max_connections,
         max_inactive_connection_lifetime=POOL_IDLE_SECONDS,
@@ -119,6 +122,42 @@ async def create_pool(
         init=_init_pooled,
         reset=_nothing_to_reset if stateless else None,
     )
+
+
+def split_hosts(dsn: str) -> list[str]:
+    """Return one DSN for each host that the URL names."""
+    try:
+        parts = urlsplit(dsn)
+    except ValueError:
+        return [dsn]
+    user, at, hosts = parts.netloc.rpartition("@")
+    if "," not in hosts:
+        return [dsn]
+    return [parts._replace(netloc=f"{user}{at}{host}").geturl() for host in hosts.split(",")]
+
+
+# Untyped, since asyncpg's pool wants each of asyncpg.connect's parameters spelled out.
+async def _connect_to_any(dsn: str | None = None, **options: Any) -> Any:
+    """Ask all hosts at once and take the first that serves; if none does, raise what the first of them said.
+
+    asyncpg asks one after the other within one time-out: a first host that hangs would use it up, always.
+    """
+    assert dsn is not None
+    attempts = [asyncio.ensure_future(asyncpg.connect(one, **options)) for one in split_hosts(dsn)]
+    connection: asyncpg.Connection[asyncpg.Record] | None = None
+    try:
+        for finished in asyncio.as_completed(attempts):
+            with contextlib.suppress(*CONNECTION_ERRORS):
+                connection = await finished
+                return connection
+        return await attempts[0]
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        for found in await asyncio.gather(*attempts, return_exceptions=True):
+            # Two may have been ready in the same moment.
+            if not isinstance(found, BaseException) and found is not connection:
+                found.terminate()
 
 
 async def _init_pooled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

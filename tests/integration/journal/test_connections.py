@@ -3,6 +3,7 @@
 import contextlib
 import os
 import socket
+import time
 from collections.abc import Callable
 
 import asyncpg
@@ -35,6 +36,39 @@ async def test_of_several_hosts_the_one_that_writes_is_taken(database: Database,
     assert await connection.fetchval("SELECT current_setting('synchronous_commit')") == "on"
     assert await connection.fetchval("SELECT current_setting('statement_timeout')") == "0"
     await connection.close()
+
+
+async def test_a_host_that_hangs_does_not_keep_clients_from_the_one_that_serves(database: Database) -> None:
+    # It listens and never answers, as a stopped server does.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1"
+        url = database.trading_url.replace("127.0.0.1", hosts)
+        began = time.monotonic()
+        connection = await postgres.connect(url, application_name="a test")
+        await connection.close()
+        pool = await postgres.create_pool(url, application_name="a test")
+        assert await pool.fetchval("SELECT 1") == 1
+        await pool.close()
+        assert time.monotonic() - began < postgres.CONNECT_TIMEOUT_S
+
+
+@pytest.mark.parametrize(
+    ("dsn", "hosts"),
+    [
+        ("postgresql://u:p@a:1,b:2/d?x=1", ["postgresql://u:p@a:1/d?x=1", "postgresql://u:p@b:2/d?x=1"]),
+        ("postgresql://a/d", ["postgresql://a/d"]),
+        ("postgresql:///d?host=/tmp", ["postgresql:///d?host=/tmp"]),
+    ],
+)
+def test_a_url_of_several_hosts_is_one_for_each(dsn: str, hosts: list[str]) -> None:
+    assert postgres.split_hosts(dsn) == hosts
+
+
+async def test_when_no_host_serves_the_reason_of_the_first_is_told(free_port: Callable[[], int]) -> None:
+    first, second = free_port(), free_port()
+    url = f"postgresql://u@127.0.0.1:{first},127.0.0.1:{second}/d"
+    with pytest.raises(OSError, match=str(first)):
+        await postgres.connect(url, application_name="a test")
 
 
 async def test_a_server_that_only_reads_is_refused(database: Database) -> None:
