@@ -3,9 +3,11 @@
 Every mutation carries a `request_id`, made here where the caller gives none, and may carry a `reason` for the record.
 """
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from decimal import Decimal
 from typing import Any
+
+import grpc.aio
 
 from pincex.trading.v1 import (
     account_service_pb2,
@@ -15,6 +17,7 @@ from pincex.trading.v1 import (
 )
 from pincex_client import models
 from pincex_client.convert import from_wire, now_timestamp, plain_decimal
+from pincex_client.errors import Unavailable, decode_error
 from pincex_client.requests import enum_value
 from pincex_client.transport import Caller, Metadata, RetryPolicy, new_id, open_channel
 
@@ -208,6 +211,30 @@ class AdminClient:
         request = admin_service_pb2.CreateSnapshotRequest(reason=reason, request_time=now_timestamp())
         answer = await self._caller.call(self._admin.CreateSnapshot, request, repeatable=False, deadline=120.0)
         return from_wire(models.EngineState, answer)
+
+    async def verify_journal(
+        self, from_sequence: int = 0, to_sequence: int = 0
+    ) -> AsyncGenerator[models.JournalVerification]:
+        """Prove a stretch of the journal: its progress about once a second, then what was found, with `done`.
+
+        0 means the oldest sequence that is retained, and the head. Closing the iterator ends the verification. Raises
+        `ExchangeError`; Unavailable too when the stream ends without a result.
+        """
+        request = admin_service_pb2.VerifyJournalRequest(from_sequence=from_sequence, to_sequence=to_sequence)
+        request_id = new_id("r")
+        stream = self._admin.VerifyJournal(request, metadata=(*self._caller.metadata, ("x-request-id", request_id)))
+        try:
+            async for message in stream:
+                progress = from_wire(models.JournalVerification, message)
+                yield progress
+                if progress.done:
+                    return
+        except grpc.aio.AioRpcError as failure:
+            raise decode_error(failure, request_id) from None
+        finally:
+            stream.cancel()
+        # Over an edge the error of a stream that has begun may look like its end.
+        raise Unavailable("the verification ended without a result", reason="UPSTREAM_UNAVAILABLE")
 
     async def queue_depth(self) -> int:
         """Commands that have arrived and are not durable yet."""

@@ -34,6 +34,8 @@ Amount = Decimal | int | str
 Item = TypeVar("Item")
 PAGE_SIZE = 500
 MAX_BATCH_ORDERS = 100
+# Seconds to wait for a book of the past.
+PAST_DEADLINE = 60.0
 
 
 class ExchangeClient:
@@ -244,12 +246,32 @@ class ExchangeClient:
         request = market_service_pb2.GetMarketRequest(symbol=symbol)
         return from_wire(models.Market, await self._caller.call(self._markets.GetMarket, request, repeatable=True))
 
-    async def get_order_book(self, symbol: str, *, depth: int = 50, min_sequence: int | None = None) -> models.Book:
-        """The aggregated book, `depth` levels (1 to 5000) a side."""
+    async def get_order_book(
+        self, symbol: str, *, depth: int = 50, min_sequence: int | None = None, as_of_sequence: int | None = None
+    ) -> models.Book:
+        """The aggregated book, `depth` levels (1 to 5000) a side.
+
+        With `as_of_sequence` the book as it was after that sequence: the exchange builds it from its journal, which may
+        take seconds, so it is asked for up to PAST_DEADLINE.
+        """
+        if as_of_sequence is not None:
+            return await self._past_book(symbol, depth, min_sequence or 0, as_of_sequence)
         request = market_service_pb2.GetOrderBookRequest(
             symbol=symbol, depth=depth, min_sequence=self._min(min_sequence)
         )
         return from_wire(models.Book, await self._caller.call(self._markets.GetOrderBook, request, repeatable=True))
+
+    async def _past_book(self, symbol: str, depth: int, min_sequence: int, sequence: int) -> models.Book:
+        if sequence < 1:
+            raise ValueError("as_of_sequence starts at 1")
+        request = market_service_pb2.GetOrderBookRequest(
+            symbol=symbol, depth=depth, min_sequence=min_sequence, as_of_sequence=sequence
+        )
+        # One attempt may end before the book is built; it goes on being built, and the next attempt finds it.
+        answer = await self._caller.call(
+            self._markets.GetOrderBook, request, repeatable=True, deadline=max(PAST_DEADLINE, self.policy.deadline)
+        )
+        return from_wire(models.Book, answer)
 
     async def list_market_trades(self, symbol: str, *, limit: int = 100) -> list[models.Trade]:
         """The latest public trades, newest first."""

@@ -286,6 +286,26 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalVerification:
+    """How far a verification of the journal is; with `done` what it found.
+
+    Where `valid` is false then, `difference` names the exact place and what differs there; where it is true, `frame_hash`
+    and `state_hash` are those after the last frame.
+    """
+
+    sequence: int
+    to_sequence: int
+    frame_count: int
+    command_count: int
+    snapshot_count: int
+    done: bool
+    valid: bool
+    difference: str
+    frame_hash: str
+    state_hash: str
+
+
+@dataclass(frozen=True, slots=True)
 class Rebuild:
     """What the journal says about a book, beside the one that was in use."""
 

@@ -57,6 +57,7 @@ class FakeExchange:
         self.drop_before_results = 0  # so many batches are applied and then the connection is lost
         self.drain_after_results = 0  # so many batches are answered and then the server drains
         self.silent = False
+        self.verification: list[Any] = []  # what VerifyJournal tells; a refusal where there is nothing
         self.pings = 0
         self.left_out = False  # whether an event was left out already
         self.hold = asyncio.Event()  # cleared: results wait

@@ -264,8 +264,11 @@ class Markets(market_service_pb2_grpc.MarketServiceServicer):
         return self.exchange.markets[request.symbol]
 
     async def GetOrderBook(self, request, context):
+        self.exchange.requests.append(request)
         if request.symbol not in self.exchange.markets:
             await refuse(context, "UNKNOWN_SYMBOL", "no such market", symbol=request.symbol)
+        if request.as_of_sequence > self.exchange.sequence:
+            await refuse(context, "SEQUENCE_IN_FUTURE", head_sequence=str(self.exchange.sequence))
         return self.exchange.book(request.symbol, request.depth or 50)
 
     async def ListMarketTrades(self, request, context):
@@ -358,6 +361,13 @@ class Admin(admin_service_pb2_grpc.TradingAdminServiceServicer):
     async def EnableCircuitBreaker(self, request, context):
         self.switches.circuit_breaker = True
         return self.switches
+
+    async def VerifyJournal(self, request, context):
+        self.exchange.requests.append(request)
+        if not self.exchange.verification:
+            await refuse(context, "SEQUENCE_NOT_RETAINED", floor_sequence="7")
+        for progress in self.exchange.verification:
+            yield progress
 
     async def ValidateOrderBook(self, request, context):
         checks = [

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress as Progress
 from pincex_client import ExchangeClient
 from pincex_client.cli.app import hoist_global_options
 from pincex_client.cli.context import to_json
@@ -152,6 +153,57 @@ async def test_operators_commands_go_to_the_ops_listener(pincex: Run) -> None:
     assert "money_conserved" in validated.stdout
     nobody = await pincex("admin", "mass-cancel", "--reason", "test")
     assert nobody.status == 2
+
+
+async def test_a_journal_that_is_valid_ends_with_0_and_its_hashes(pincex: Run, exchange: FakeExchange) -> None:
+    exchange.verification = [
+        Progress(sequence=0, to_sequence=9_000),
+        Progress(sequence=5_000, to_sequence=9_000, frame_count=400),
+        Progress(sequence=9_000, to_sequence=9_000, done=True, valid=True, frame_hash="f00d", state_hash="beef"),
+    ]
+    shown, told = await asyncio.gather(
+        pincex("journal", "verify"), pincex("journal", "verify", "--from", "3", "--to", "9000", "--json")
+    )
+    assert (shown.status, told.status) == (0, 0), shown.stderr
+    assert "valid up to sequence 9,000" in shown.stdout
+    assert "f00d" in shown.stdout
+    assert "beef" in shown.stdout
+    assert shown.stderr.splitlines() == ["verified up to 0 of 9,000", "verified up to 5,000 of 9,000"]
+    assert (told.json["valid"], told.json["state_hash"], told.stderr) == (True, "beef", "")
+    asked = sorted((request.from_sequence, request.to_sequence) for request in exchange.requests)
+    assert asked == [(0, 0), (3, 9_000)]
+
+
+async def test_a_journal_that_is_not_valid_ends_with_1_and_the_place(pincex: Run, exchange: FakeExchange) -> None:
+    place = "shard 0, sequence 12: the frame 12..14 hashes to [0]"
+    exchange.verification = [Progress(sequence=11, to_sequence=20, done=True, difference=place)]
+    shown, told = await asyncio.gather(pincex("journal", "verify"), pincex("journal", "verify", "--json"))
+    assert (shown.status, told.status) == (1, 1)
+    assert f"NOT VALID: {place}" in shown.stdout
+    assert (told.json["valid"], told.json["difference"]) == (False, place)
+
+
+async def test_a_verification_without_a_result_is_no_success(pincex: Run, exchange: FakeExchange) -> None:
+    refused = await pincex("journal", "verify", "--from", "2", "--json")
+    assert (refused.status, refused.json["error"]["reason"]) == (1, "SEQUENCE_NOT_RETAINED")
+    assert refused.json["error"]["metadata"] == {"floor_sequence": "7"}
+    exchange.verification = [Progress(sequence=5, to_sequence=9)]
+    assert (await pincex("journal", "verify")).status == 3, "it was cut off"
+    assert (await pincex("journal", "verify", "--from", "5", "--to", "4")).status == 2
+
+
+async def test_a_book_of_the_past_is_asked_for_by_its_sequence(
+    pincex: Run, client: ExchangeClient, exchange: FakeExchange
+) -> None:
+    placed = await client.place_order("BTCUSD", "BUY", 2, "100.00")
+    shown = await pincex("book", "BTCUSD", "--at-sequence", str(placed.sequence))
+    assert "100.00" in shown.stdout
+    assert exchange.requests[-1].as_of_sequence == placed.sequence
+    beyond = await pincex("book", "BTCUSD", "--at-sequence", str(placed.sequence + 1))
+    assert beyond.status == 1
+    assert "SEQUENCE_IN_FUTURE" in beyond.stderr
+    for wrong in (("--at-sequence", "0"), ("--at-sequence", "1", "--watch")):
+        assert (await pincex("book", "BTCUSD", *wrong)).status == 2
 
 
 async def test_events_stream_as_lines_of_json(pincex: Run, client: ExchangeClient, server: FakeServer) -> None:

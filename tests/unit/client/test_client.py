@@ -6,6 +6,7 @@ from decimal import Decimal
 import grpc
 import pytest
 
+from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress
 from pincex_client import (
     AlreadyExists,
     ExchangeClient,
@@ -50,6 +51,39 @@ async def test_reads_carry_the_sequence_of_the_newest_write(client: ExchangeClie
     assert exchange.requests[-1].min_sequence == order.sequence > 0
     await client.get_order(order.order_id, min_sequence=0)
     assert exchange.requests[-1].min_sequence == 0
+
+
+async def test_a_book_of_the_past_waits_for_no_write(client: ExchangeClient, exchange: FakeExchange) -> None:
+    order = await client.place_order("BTCUSD", "BUY", 1, 100)
+    await client.get_order_book("BTCUSD", as_of_sequence=order.sequence)
+    assert (exchange.requests[-1].as_of_sequence, exchange.requests[-1].min_sequence) == (order.sequence, 0)
+    await client.get_order_book("BTCUSD")
+    assert (exchange.requests[-1].as_of_sequence, exchange.requests[-1].min_sequence) == (0, order.sequence)
+    with pytest.raises(ValueError, match="starts at 1"):
+        await client.get_order_book("BTCUSD", as_of_sequence=0)
+
+
+async def test_a_verification_tells_its_progress_and_ends_with_its_result(
+    client: ExchangeClient, exchange: FakeExchange
+) -> None:
+    exchange.verification = [
+        VerifyJournalProgress(sequence=4, to_sequence=9),
+        VerifyJournalProgress(sequence=9, to_sequence=9, frame_count=3, done=True, valid=True, state_hash="beef"),
+    ]
+    first, last = [progress async for progress in client.admin.verify_journal(2, 9)]
+    assert (first.sequence, first.done) == (4, False)
+    assert (last.sequence, last.frame_count, last.done, last.valid, last.state_hash) == (9, 3, True, True, "beef")
+    assert (exchange.requests[-1].from_sequence, exchange.requests[-1].to_sequence) == (2, 9)
+
+
+async def test_a_verification_that_ends_without_a_result_raises(client: ExchangeClient, exchange: FakeExchange) -> None:
+    with pytest.raises(ExchangeError, match="SEQUENCE_NOT_RETAINED"):
+        await anext(client.admin.verify_journal())
+    exchange.verification = [VerifyJournalProgress(sequence=4, to_sequence=9)]
+    steps = client.admin.verify_journal()
+    assert not (await anext(steps)).done
+    with pytest.raises(Unavailable, match="without a result"):
+        await anext(steps)
 
 
 async def test_a_batch_is_judged_order_by_order(client: ExchangeClient) -> None:

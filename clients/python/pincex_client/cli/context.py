@@ -54,6 +54,8 @@ ADVICE: Mapping[str, str] = {
     "UNAUTHENTICATED": "anonymous calls work from loopback on the development profile only",
     "PERMISSION_DENIED": "operators' calls go to the ops listener: see --ops-target",
     "UNKNOWN_PATH": "the address answers, but not as this part of the exchange: check --target and --ops-target",
+    "SEQUENCE_IN_FUTURE": "leave the sequence out for the newest state; head_sequence is the last one",
+    "SEQUENCE_NOT_RETAINED": "begin at floor_sequence: what lies before is no longer kept",
     "OVERLOADED": "wait a moment and repeat",
 }
 UNREACHABLE_ADVICE = (

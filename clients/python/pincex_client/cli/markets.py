@@ -8,7 +8,7 @@ from rich.live import Live
 
 from pincex_client.book import BookStream, LiveBook
 from pincex_client.cli import render
-from pincex_client.cli.context import call, out, print_json, settings_of
+from pincex_client.cli.context import call, out, print_json, settings_of, usage_error
 from pincex_client.client import ExchangeClient
 from pincex_client.models import Book
 
@@ -37,11 +37,16 @@ def book(
     *,
     depth: Annotated[int, typer.Option(min=1, max=5_000, help="Levels of each side.")] = 10,
     watch: Annotated[bool, typer.Option("--watch", help="A live ladder, until Ctrl-C.")] = False,
+    at_sequence: Annotated[
+        int | None, typer.Option(min=1, help="The book as it was after this sequence, from the journal.")
+    ] = None,
 ) -> None:
     """Show the order book; --watch keeps it live, verified by sequence and checksum."""
     settings = settings_of(context)
+    if watch and at_sequence is not None:
+        usage_error(settings, "--watch shows the present, --at-sequence the past: leave one out")
     if not watch:
-        found = call(context, lambda exchange: exchange.get_order_book(symbol, depth=depth))
+        found = call(context, lambda exchange: exchange.get_order_book(symbol, depth=depth, as_of_sequence=at_sequence))
         if settings.as_json:
             print_json(found)
         else:
