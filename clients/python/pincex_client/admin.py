@@ -223,18 +223,18 @@ class AdminClient:
         request = admin_service_pb2.VerifyJournalRequest(from_sequence=from_sequence, to_sequence=to_sequence)
         request_id = new_id("r")
         stream = self._admin.VerifyJournal(request, metadata=(*self._caller.metadata, ("x-request-id", request_id)))
+        done = False
         try:
             async for message in stream:
-                progress = from_wire(models.JournalVerification, message)
-                yield progress
-                if progress.done:
-                    return
+                done = message.done
+                yield from_wire(models.JournalVerification, message)
         except grpc.aio.AioRpcError as failure:
             raise decode_error(failure, request_id) from None
         finally:
             stream.cancel()
-        # Over an edge the error of a stream that has begun may look like its end.
-        raise Unavailable("the verification ended without a result", reason="UPSTREAM_UNAVAILABLE")
+        if not done:
+            # Over an edge the error of a stream that has begun may look like its end.
+            raise Unavailable("the verification ended without a result", reason="UPSTREAM_UNAVAILABLE")
 
     async def queue_depth(self) -> int:
         """Commands that have arrived and are not durable yet."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from dataclasses import replace
 from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 from exchange.trading.past import books
 from exchange.trading.past.books import MAX_BUILDS
@@ -43,6 +45,14 @@ async def set_mode(exchange: Exchange, method: str) -> None:
     await exchange.operator.ask(getattr(exchange.operator.admin, method), request)
 
 
+def retry_delay_of(error: Any) -> float:
+    """Seconds after which an error says that the call may be made again."""
+    status = status_pb2.Status.FromString(dict(error.trailing_metadata())["grpc-status-details-bin"])
+    retry = error_details_pb2.RetryInfo()
+    assert any(detail.Unpack(retry) for detail in status.details), "it says nothing of it"
+    return float(retry.retry_delay.ToTimedelta().total_seconds())
+
+
 def damage_last_frame(exchange: Exchange) -> int:
     """Alter a byte of what is stored last; answers its first sequence."""
     frames = exchange.store.frames
@@ -72,6 +82,23 @@ async def test_a_book_of_the_past_is_what_was_answered_then(exchange: Exchange) 
     for sequence, message in told.items():
         assert await book(exchange, depth=2, as_of_sequence=sequence) == message
     assert (await book(exchange, "btc/usd", depth=2, as_of_sequence=sequence)) == message
+
+
+async def test_a_book_shows_the_levels_asked_for_and_the_checksum_of_the_ten_best(exchange: Exchange) -> None:
+    for step in range(12):
+        await exchange.demo.buy("0.5", f"{48_000 - step}")
+        await exchange.maker.sell("0.25", f"{52_000 + step}")
+    for sequence in (0, exchange.engine.state.sequence):
+        few, many = (
+            await book(exchange, depth=2, as_of_sequence=sequence),
+            await book(exchange, as_of_sequence=sequence),
+        )
+        assert (len(few.bids), len(few.asks), len(many.bids), len(many.asks)) == (2, 2, 12, 12)
+        assert (few.bids[0].price, few.asks[0].price) == ("48000.00", "52000.00")
+        assert (few.bid_quantity, few.ask_level_count) == ("6.00000", 12)
+        levels = [level for pair in zip(many.bids[:10], many.asks[:10], strict=True) for level in pair]
+        text = ":".join(f"{level.price}:{level.quantity}" for level in levels)
+        assert few.checksum == many.checksum == zlib.crc32(text.encode())
 
 
 async def test_sequences_that_cannot_be_shown_are_refused_with_what_can(exchange: Exchange) -> None:
@@ -127,12 +154,14 @@ async def test_more_books_than_may_be_built_at_a_time_are_refused_for_now(exchan
     monkeypatch.setattr(books, "book_at", slow)
     asking = [asyncio.create_task(book(exchange, as_of_sequence=head - number)) for number in range(MAX_BUILDS)]
     await eventually(lambda: len(started) == MAX_BUILDS, "the builds have begun")
-    more = await refused(book(exchange, as_of_sequence=head - MAX_BUILDS))
-    assert (more.code, more.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
-    assert more.details == ("RetryInfo",)
+    with pytest.raises(grpc.RpcError) as more:
+        await book(exchange, as_of_sequence=head - MAX_BUILDS)
+    found = refusal_of(more.value)
+    assert (found.code, found.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
+    assert retry_delay_of(more.value) == past.BUSY_RETRY_S
     assert (await book(exchange)).sequence == head, "the present is not held up"
     release.set()
-    assert {found.sequence for found in await asyncio.gather(*asking)} == {head, head - 1}
+    assert {built.sequence for built in await asyncio.gather(*asking)} == {head, head - 1}
 
 
 async def test_a_damaged_journal_is_found_while_the_exchange_goes_on(exchange: Exchange) -> None:

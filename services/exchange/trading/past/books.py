@@ -91,10 +91,8 @@ class PastBooks:
                     return await book_at(self._journal, symbol, sequence)
                 arguments = (str(self._journal.shard), symbol, str(sequence))
                 async with aclosing(apart.lines("exchange.trading.past", "book", *arguments, dsn=dsn)) as printed:
-                    async for line in printed:
-                        answer = from_line(line)
-                        assert isinstance(answer, BookView)
-                        return answer
+                    (answer,) = [from_line(line) async for line in printed]
         except TimeoutError:
             raise PastRefused(Why.BUSY, text=f"{MAX_BUILD_S:g} seconds for a book of the past") from None
-        raise apart.ApartFailed("no book was printed")
+        assert isinstance(answer, BookView)
+        return answer

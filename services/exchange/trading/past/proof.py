@@ -154,9 +154,12 @@ class Proofs:
         try:
             async with aclosing(self._steps(from_sequence, to_sequence)) as steps:
                 async for progress in steps:
-                    yield progress
+                    if not progress.done:
+                        yield progress
         finally:
             self._running -= 1
+        # Told when the place is free again: whoever has the result may ask anew at once.
+        yield progress
 
     def _steps(self, from_sequence: int, to_sequence: int) -> AsyncGenerator[Progress]:
         if self._journal.dsn is None:

@@ -80,8 +80,8 @@ class JournalProofs:
         with past_reasons():
             async with aclosing(self._proofs.run(from_sequence, to_sequence)) as steps:
                 progress = await anext(steps)
-                yield progress_message(progress)
                 while not progress.done:
+                    yield progress_message(progress)
                     following = asyncio.ensure_future(anext(steps))
                     try:
                         while not (await asyncio.wait({following}, timeout=HEARTBEAT_S))[0]:
@@ -91,8 +91,8 @@ class JournalProofs:
                         following.cancel()
                         await asyncio.wait({following})
                     progress = following.result()
-                    yield progress_message(progress)
         self._record(progress)
+        yield progress_message(progress)
 
     def _record(self, result: Progress) -> None:
         """Say in the log who verified what, and above all what was found."""
