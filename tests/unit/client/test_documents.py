@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
+from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress
 from pincex_client import ExchangeClient, RetryPolicy
 from pincex_client.cli.app import build_app
 from pincex_client.session import SessionOptions
@@ -27,9 +28,13 @@ async def test_every_example_of_the_sdk_document_runs(
 ) -> None:
     server.markets.scripts = [[snapshot(5, BIDS, ASKS), None]]
     found = examples((repository / SDK).read_text(encoding="utf-8"))
-    assert len(found) == 3
+    assert len(found) == 4
+    exchange.verification = [
+        VerifyJournalProgress(sequence=4_711, to_sequence=9_000),
+        VerifyJournalProgress(sequence=9_000, to_sequence=9_000, done=True, valid=True, state_hash="beef"),
+    ]
     for example in found:
-        source = example.replace("127.0.0.1:8080", server.target)
+        source = re.sub(r"127\.0\.0\.1:808[01]", server.target, example)
         wrapped = "async def example():\n" + textwrap.indent(source, "    ")
         scope: dict[str, object] = {}
         exec(compile(wrapped, str(SDK), "exec"), scope)
@@ -37,6 +42,8 @@ async def test_every_example_of_the_sdk_document_runs(
     printed = capsys.readouterr().out
     assert "PENDING 0.5 None" in printed
     assert "PENDING 100" in printed, "the session's hundred orders"
+    assert "4711 9000" in printed, "how far the verification is"
+    assert "True  beef" in printed, "what it found"
     assert "OrdersSnapshot" in printed
 
 
