@@ -11,8 +11,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exchange.runtime import migrate
+from exchange.stack.config import PortSetting
 from exchange.stack.instance import Instance, State
+from exchange.stack.ports import PortBook
 from exchange.stack.postgresql.pair import PostgresPair
 from exchange.stack.postgresql.roles import ADMIN, TRADING
 from exchange.stack.postgresql.state import NUMBERS
@@ -34,7 +35,8 @@ class RunningPair:
         self.said: list[str] = []
         self.pair = PostgresPair(home, ports, environment, lambda event: self.said.append(str(event["text"])))
         self.cluster = self.pair._cluster
-        self.instances = {number: Instance(self.pair, number, home / "logs", lambda _: None) for number in NUMBERS}
+        self._logs = home / "logs"
+        self.instances = {number: self._instance(number) for number in NUMBERS}
         self._tasks: list[asyncio.Task[None]] = []
         self._attending: asyncio.Task[None] | None = None
 
@@ -70,6 +72,14 @@ class RunningPair:
         await self.pair.provision()
         await self.until(lambda: self.in_sync, "the standby is in sync")
 
+    def restart(self, number: int) -> None:
+        """Another instance in the place of one that was stopped."""
+        self.instances[number] = self._instance(number)
+        self._tasks.append(asyncio.create_task(self.instances[number].run()))
+
+    def _instance(self, number: int) -> Instance:
+        return Instance(self.pair, number, self._logs, lambda _: None)
+
     async def stop(self) -> None:
         """As `pincex down` does it."""
         if self._attending is not None:
@@ -104,14 +114,15 @@ class RunningPair:
 
 
 @asynccontextmanager
-async def running_pair(free_port: Callable[[], int]) -> AsyncIterator[RunningPair]:
-    """A migrated pair in sync, in a folder that is removed afterwards."""
+async def running_pair() -> AsyncIterator[RunningPair]:
+    """A pair in sync with the stack's roles and an empty database, in a folder that is removed afterwards."""
     with temporary_home() as home:
         make_home(home)
-        running = RunningPair(home, {number: free_port() for number in NUMBERS})
+        book = PortBook(home / "ports.json")
+        setting = PortSetting("PINCEX_POSTGRES_PORT", "PostgreSQL", 0)
+        running = RunningPair(home, {number: book.choose(f"postgres-{number}", setting) for number in NUMBERS})
         try:
             await running.start()
-            await asyncio.to_thread(migrate.run, running.admin_url)
             yield running
         finally:
             await running.stop()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from exchange.runtime import migrate
 from exchange.stack.instance import Instance
 from exchange.trading.journal.contract import Frame, JournalUnavailable
 from exchange.trading.journal.postgres import PostgresJournal
@@ -57,8 +58,9 @@ class Leader:
 
 
 @pytest.fixture
-async def pair(free_port: Callable[[], int]) -> AsyncIterator[RunningPair]:
-    async with running_pair(free_port) as running:
+async def pair() -> AsyncIterator[RunningPair]:
+    async with running_pair() as running:
+        await asyncio.to_thread(migrate.run, running.admin_url)
         yield running
 
 
