@@ -47,10 +47,9 @@ def level(desk: Desk, price: int) -> Level:
 def cross(desk: Desk) -> None:
     """The last level of asks says that it stands below the bids; its order says so too."""
     asks = desk.market.asks
-    key = asks.keys.pop()
-    moved = asks.levels.pop(key)
+    moved = asks.levels.pop(-asks.keys.pop())
     asks.keys.append(-100)
-    asks.levels[-100] = moved
+    asks.levels[100] = moved
     moved.price = 100
     order = moved.head
     while order is not None:
@@ -111,7 +110,7 @@ def disown(desk: Desk) -> None:
     """The order is gone from its account, which keeps the books of its number all the same."""
     account = desk.engine.state.accounts["ann"]
     order = account.orders.pop(desk.labels["resting"])
-    stand_in = Order(0, account, desk.market, order.side, order.price, 2, 0, 0, order.command)
+    stand_in = Order(0, account, order.balance, desk.market, order.side, order.price, 2, 0, 0, order.command)
     stand_in.order_id = order.order_id
     stand_in.held = order.held
     account.orders[order.order_id] = stand_in
@@ -142,6 +141,16 @@ def hold_too_much(desk: Desk) -> None:
     balance = desk.engine.state.accounts["ann"].balances[QUOTE]
     balance.held += 1
     balance.available -= 1
+
+
+def pay_from_another_account(desk: Desk) -> None:
+    desk.order("resting").balance = desk.engine.state.accounts["dee"].balances[QUOTE]
+
+
+def miss_a_woken_order(desk: Desk) -> None:
+    desk.market.stop_buys.pop(0)
+    desk.order("asleep").triggered = desk.order("asleep").waiting = True
+    desk.engine.state.triggered.append(desk.order("asleep"))
 
 
 def make_money(desk: Desk) -> None:
@@ -192,6 +201,7 @@ DAMAGES: list[tuple[Callable[[Desk], None], list[str]]] = [
     (sleep_under_a_wrong_trigger, ["sleepers_filed"]),
     (go_below_zero, ["no_negative_balance"]),
     (hold_too_much, ["holds_match_open_orders"]),
+    (pay_from_another_account, ["holds_match_open_orders"]),
     (make_money, ["supply_conserved"]),
     (overcharge, ["fees_rounded_up"]),
     (keep_too_many_finished, ["finished_bounded"]),
@@ -202,6 +212,7 @@ DAMAGES: list[tuple[Callable[[Desk], None], list[str]]] = [
     (misfile_an_id, ["ids_filed"]),
     (miscount_timers, ["timers_counted"]),
     (lose_a_timer, ["timers_counted"]),
+    (miss_a_woken_order, ["woken_noticed"]),
     # One wound that two rules see: the level is not listed, so its orders are nowhere.
     (hide_a_level, ["levels_sorted", "open_orders_filed"]),
     (disown, ["orders_indexed_by_account", "finished_bounded"]),

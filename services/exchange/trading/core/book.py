@@ -10,16 +10,16 @@ from hashlib import sha256
 
 from exchange.trading.core.commands import P_STOP
 from exchange.trading.core.constants import BUY
-from exchange.trading.core.model import BookSide, Level, Market, Order
+from exchange.trading.core.model import BookSide, Boxed, Level, Market, Order
 
 
 def rest(side: BookSide, order: Order) -> None:
     """Put an order at the back of its price."""
-    key = order.price * side.sign
-    level = side.levels.get(key)
+    price: Boxed = order.price
+    level = side.levels.get(price)
     if level is None:
-        level = side.levels[key] = Level(order.price)
-        insort(side.keys, key)
+        level = side.levels[price] = Level(price)
+        insort(side.keys, price * side.sign)
         level.head = order
     else:
         tail = level.tail
@@ -32,7 +32,7 @@ def rest(side: BookSide, order: Order) -> None:
     level.count += 1
 
 
-def remove(side: BookSide, order: Order) -> None:
+def remove(order: Order) -> None:
     """Take an order off the book, and its level if it was the last."""
     level = order.level
     assert level is not None
@@ -52,17 +52,20 @@ def remove(side: BookSide, order: Order) -> None:
     else:
         level.tail = before
         if before is None:
-            drop_level(side, order.price * side.sign)
+            market = order.market
+            drop_level(market.bids if order.side == BUY else market.asks, level)
 
 
-def drop_level(side: BookSide, key: int) -> None:
+def drop_level(side: BookSide, level: Level) -> None:
     """Forget an empty level."""
+    price: int = level.price
+    key = price * side.sign
     keys = side.keys
     if keys[-1] == key:
         keys.pop()
     else:
         del keys[bisect_left(keys, key)]
-    del side.levels[key]
+    del side.levels[level.price]
 
 
 def shrink(order: Order, lots: int) -> None:
@@ -99,14 +102,14 @@ def levels(side: BookSide, depth: int = 0) -> list[tuple[int, int, int]]:
     """(price, lots, order count) of the best `depth` levels (0: all), best first."""
     keys = side.keys
     wanted = keys[::-1] if depth == 0 or depth >= len(keys) else keys[: -depth - 1 : -1]
-    found = side.levels
-    return [(found[key].price, found[key].lots, found[key].count) for key in wanted]
+    found = [side.levels[key * side.sign] for key in wanted]
+    return [(level.price, level.lots, level.count) for level in found]
 
 
 def orders_in_priority(side: BookSide) -> Iterator[Order]:
     """Every resting order, best price first, first come first."""
     for key in reversed(side.keys):
-        order = side.levels[key].head
+        order = side.levels[key * side.sign].head
         while order is not None:
             yield order
             order = order.next

@@ -87,7 +87,7 @@ class Engine:
             result = orders.replace(state, account, command, events)
         else:
             result = self._apply_rare(kind, account, command, events)
-        if state.traded is not None or state.triggered:
+        if state.stirred:
             self._wake(events)
         self.result = result
         if command[C_REQUEST_ID] or command[C_SESSION]:
@@ -152,6 +152,7 @@ class Engine:
             state.traded = None
         if state.triggered and stops.may_run(state):
             stops.run(state, events)
+        state.stirred = bool(state.triggered)
         state.trades = 0
 
     def due_ns(self) -> int:

@@ -44,6 +44,7 @@ def check_money(state: State) -> list[Finding]:
         _finding("finished_detached", _first(_still_attached(order) for order in state.finished)),
         _finding("ids_filed", _wrong_ids(state)),
         _finding("timers_counted", _wrong_timers(state)),
+        _finding("woken_noticed", _unnoticed(state)),
     ]
 
 
@@ -74,11 +75,11 @@ def _unsorted(side: BookSide) -> str:
     for at in range(1, len(keys)):
         if keys[at - 1] >= keys[at]:
             return f"price {keys[at] * side.sign} stands out of order"
-    if set(keys) != set(side.levels):
+    if {key * side.sign for key in keys} != set(side.levels):
         return f"{len(keys)} prices are listed, {len(side.levels)} levels are kept"
-    for key, level in side.levels.items():
-        if level.price * side.sign != key:
-            return f"the level of price {key * side.sign} says {level.price}"
+    for price, level in side.levels.items():
+        if level.price != price:
+            return f"the level of price {price} says {level.price}"
     return ""
 
 
@@ -187,6 +188,8 @@ def _wrong_holds(state: State) -> str:
             held[asset] = held.get(asset, 0) + amount
         for order in account.orders.values():
             asset = order.market.quote if order.side == BUY else order.market.base
+            if account.balances.get(asset) is not order.balance:
+                return f"order {order.order_id} is not paid from the asset {asset} of {account.name}"
             held[asset] = held.get(asset, 0) + order.held
         for asset in sorted(held.keys() | account.balances.keys()):
             balance = account.balances.get(asset)
@@ -259,4 +262,10 @@ def _wrong_timers(state: State) -> str:
     missing = expiring - set(state.timers)
     if missing:
         return f"order {min(missing)[1]} has no timer"
+    return ""
+
+
+def _unnoticed(state: State) -> str:
+    if state.triggered and not state.stirred:
+        return f"order {state.triggered[0].order_id} was woken, and the next command would not match it"
     return ""

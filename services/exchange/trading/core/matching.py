@@ -7,9 +7,6 @@ from exchange.trading.core.commands import P_EXPIRE, P_STOP
 from exchange.trading.core.constants import (
     BUY,
     CANCEL_SELF_TRADE,
-    CANCELLED,
-    FILLED,
-    PARTIAL,
     STP_CANCEL_NEWEST,
     STP_CANCEL_OLDEST,
     STP_NONE,
@@ -31,7 +28,7 @@ def fillable(market: Market, account: Account, side: int, price: int, lots: int,
     for key in reversed(opposite.keys):
         if key < threshold:
             return False
-        level = opposite.levels[key]
+        level = opposite.levels[key * opposite.sign]
         if stp == STP_NONE:
             lots -= level.lots
             if lots <= 0:
@@ -57,13 +54,15 @@ def match(state: State, taker: Order, stp: int, events: list[Event]) -> bool:
     """
     market = taker.market
     opposite = market.asks if taker.side == BUY else market.bids
-    threshold = taker.price * opposite.sign
+    buying = taker.side == BUY
+    limit: int = taker.price
+    threshold = -limit if buying else limit
     keys = opposite.keys
     while taker.lots_open > 0 and keys:
         key = keys[-1]
         if key < threshold:
             break
-        level = opposite.levels[key]
+        level = opposite.levels[-key if buying else key]
         maker = level.head
         while maker is not None and taker.lots_open > 0:
             following = maker.next
@@ -77,7 +76,7 @@ def match(state: State, taker: Order, stp: int, events: list[Event]) -> bool:
             maker = following
         # An own order that was cancelled as the last of its level has dropped the level already.
         if level.count == 0 and keys and keys[-1] == key:
-            book.drop_level(opposite, key)
+            book.drop_level(opposite, level)
     return False
 
 
@@ -97,7 +96,7 @@ def _trade(
     taker_open -= lots
     maker.lots_open = maker_open
     taker.lots_open = taker_open
-    price = level.price
+    price: int = level.price
     notional = price * lots * market.quote_per_tick_lot
     maker_fee = money.charge(maker, notional, maker.maker_ppm)
     taker_fee = money.charge(taker, notional, taker.taker_ppm)
@@ -128,12 +127,9 @@ def _trade(
             maker.next = None
         maker.level = None
         level.count -= 1
-        maker.status = FILLED
         finish(state, maker)
-    else:
-        maker.status = PARTIAL
     events.append((
-        TRADE, index, market.index, price, lots, taker.side,
+        TRADE, index, market.index, level.price, lots, taker.side,
         maker.order_id, taker.order_id, maker.account.name, taker.account.name, maker_fee, taker_fee, released,
         maker_open, maker.lots_filled, maker.notional, maker.fee_paid,
         taker_open, taker.lots_filled, taker.notional, taker.fee_paid,
@@ -143,11 +139,9 @@ def _trade(
 def cancel_open(state: State, order: Order, reason: int, events: list[Event]) -> None:
     """End an open order, resting or asleep or just arrived, and give back what it holds."""
     market = order.market
-    account = order.account
-    side = order.side
     resting = order.level is not None
     if resting:
-        book.remove(market.bids if side == BUY else market.asks, order)
+        book.remove(order)
     elif order.waiting:
         state.triggered.remove(order)
         order.waiting = False
@@ -155,18 +149,17 @@ def cancel_open(state: State, order: Order, reason: int, events: list[Event]) ->
         book.unsleep(market, order)
     lots = order.lots_open
     released = order.held
-    balance = account.balances[market.quote if side == BUY else market.base]
+    balance = order.balance
     balance.held -= released
     balance.available += released
     order.held = 0
     order.lots_cancelled = lots
     order.lots_open = 0
-    order.status = CANCELLED
     order.cancel_reason = reason
     order.updated_ns = state.time_ns
     order.updated_sequence = state.sequence
     events.append((
-        ORDER_CANCELLED, order.order_id, account.name, market.index, side, order.price,
+        ORDER_CANCELLED, order.order_id, order.account.name, market.index, order.side, order.price,
         lots, reason, released, resting, order.lots_filled, order.notional, order.fee_paid,
     ))  # fmt: skip
     finish(state, order)

@@ -1,30 +1,41 @@
 """What the engine's state is made of. Plain classes: the rules live in the modules that change them.
 
-Those that exist by the thousand have slots: one block of memory instead of two, and most of what a command costs is
-memory that is not in the processor's caches.
+All have slots. Of what exists by the thousand it makes one block of memory instead of two, and most of what a command
+costs is memory that is not in the processor's caches; of what exists once it spares a dictionary at each use, which
+Python falls back to for an object of more than thirty attributes.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from typing import Any
 
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import (
     BUY,
+    CANCELLED,
     FEE_ACCOUNT,
+    FILLED,
     OPEN,
+    PARTIAL,
     PENDING,
     SESSION_RESULT_WINDOW,
 )
 from exchange.trading.core.events import Result
 
+Boxed = Any
+"""An int that is only passed on, from commands to orders, events and results. The compiled core holds an `int` as a bare
+number and makes an object of it each time that one is needed; what is declared as this stays the object it came as.
+"""
+
 
 class Asset:
     """Something that accounts hold. `supply` is what all accounts together hold: deposits less withdrawals."""
 
-    supply: int = 0
+    __slots__ = ("code", "decimals", "index", "supply")
 
     def __init__(self, index: int, code: str, decimals: int) -> None:
+        self.supply = 0
         self.index = index
         self.code = code
         self.decimals = decimals
@@ -43,6 +54,8 @@ class Balance:
 class Session:
     """An order session: its settings, and results for repeated command numbers."""
 
+    __slots__ = ("cancel_on_disconnect", "dead_man_ms", "grace_ms", "last_number", "name", "results")
+
     def __init__(self, name: str, grace_ms: int, dead_man_ms: int, *, cancel_on_disconnect: bool) -> None:
         self.name = name
         self.cancel_on_disconnect = cancel_on_disconnect
@@ -54,6 +67,18 @@ class Session:
 
 class Account:
     """One account: its money, open orders in order of acceptance, and what it asked before."""
+
+    __slots__ = (
+        "balances",
+        "finished",
+        "holds",
+        "max_open_orders",
+        "name",
+        "orders",
+        "placed",
+        "requests",
+        "sessions",
+    )
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -79,7 +104,7 @@ class Level:
 
     __slots__ = ("count", "head", "lots", "price", "tail")
 
-    def __init__(self, price: int) -> None:
+    def __init__(self, price: Boxed) -> None:
         self.price = price
         self.head: Order | None = None
         self.tail: Order | None = None
@@ -88,10 +113,13 @@ class Level:
 
 
 class Order:
-    """One order. `command` is the PLACE command that made it: what never changes is read there."""
+    """One order. `command` is the PLACE command that made it: what never changes is read there. `balance` is the one of
+    its account that it is paid from: quote units for BUY, base units for SELL.
+    """
 
     __slots__ = (
         "account",
+        "balance",
         "cancel_reason",
         "command",
         "created_ns",
@@ -110,7 +138,6 @@ class Order:
         "prev",
         "price",
         "side",
-        "status",
         "taker_ppm",
         "triggered",
         "updated_ns",
@@ -120,11 +147,12 @@ class Order:
 
     def __init__(
         self,
-        order_id: int,
+        order_id: Boxed,
         account: Account,
+        balance: Balance,
         market: Market,
         side: int,
-        price: int,
+        price: Boxed,
         lots: int,
         held: int,
         created_ns: int,
@@ -132,16 +160,16 @@ class Order:
     ) -> None:
         self.order_id = order_id
         self.account = account
+        self.balance = balance
         self.market = market
         self.side = side
         self.price = price
         self.lots_open = lots
-        self.held = held  # still set aside: quote units for BUY, base units for SELL
+        self.held = held  # still set aside of `balance`
         self.created_ns = created_ns
         self.command = command
         self.maker_ppm = market.maker_ppm
         self.taker_ppm = market.taker_ppm
-        self.status = PENDING
         self.lots_filled = 0
         self.notional = 0  # quote units of the fills
         self.fee_paid = 0
@@ -156,17 +184,26 @@ class Order:
         self.updated_ns = 0  # 0: never since its acceptance
         self.updated_sequence = 0
 
+    @property
+    def status(self) -> int:
+        """PENDING, PARTIAL, FILLED or CANCELLED."""
+        if self.lots_open != 0:
+            return PENDING if self.lots_filled == 0 else PARTIAL
+        return FILLED if self.cancel_reason == 0 else CANCELLED
+
 
 class BookSide:
     """One side of a book. `keys` is sorted with the best price last: bids by price, asks by minus the price, so that
     "may trade" is one comparison for both.
     """
 
+    __slots__ = ("keys", "levels", "side", "sign")
+
     def __init__(self, side: int) -> None:
         self.side = side
         self.sign = 1 if side == BUY else -1
         self.keys: list[int] = []
-        self.levels: dict[int, Level] = {}
+        self.levels: dict[int, Level] = {}  # by price
 
     @property
     def orders(self) -> int:
@@ -181,6 +218,36 @@ class BookSide:
 
 class Market:
     """One market: its rules, its book, its sleeping stop orders."""
+
+    __slots__ = (
+        "asks",
+        "band_high",
+        "band_low",
+        "band_ppm",
+        "base",
+        "base_per_lot",
+        "bids",
+        "default_stp",
+        "hold_ppm",
+        "index",
+        "last_price",
+        "maker_ppm",
+        "max_lots",
+        "min_lots",
+        "min_notional",
+        "mode",
+        "most_lots",
+        "price_decimals",
+        "protection_ppm",
+        "quote",
+        "quote_per_tick_lot",
+        "reference_price",
+        "stop_buys",
+        "stop_sells",
+        "symbol",
+        "taker_ppm",
+        "tick",
+    )
 
     def __init__(
         self, index: int, symbol: str, base: int, quote: int, base_per_lot: int, quote_per_tick_lot: int
@@ -218,6 +285,36 @@ class Market:
 class State:
     """All that the engine knows."""
 
+    __slots__ = (
+        "accept_new_orders",
+        "accounts",
+        "asset_index",
+        "assets",
+        "circuit_breaker",
+        "default_max_open_orders",
+        "entry",
+        "fees",
+        "finished",
+        "forgotten_ns",
+        "maintenance",
+        "market_index",
+        "markets",
+        "max_finished_orders",
+        "max_id_age_ns",
+        "max_ids",
+        "orders",
+        "remembered",
+        "rules_version",
+        "sequence",
+        "stirred",
+        "time_ns",
+        "timers",
+        "timers_live",
+        "traded",
+        "trades",
+        "triggered",
+    )
+
     def __init__(self) -> None:
         self.sequence = 0
         self.time_ns = 0
@@ -245,3 +342,4 @@ class State:
         self.timers: list[tuple[int, int]] = []
         self.triggered: deque[Order] = deque()
         self.traded: Market | None = None  # where the present command has traded
+        self.stirred = False  # the command has traded, or woken stop orders may wait: the engine looks behind it

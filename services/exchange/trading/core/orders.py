@@ -32,15 +32,12 @@ from exchange.trading.core.constants import (
     CANCEL_REQUESTED,
     CANCEL_SELF_TRADE,
     CANCELLED,
-    FILLED,
     GTC,
     GTD,
     HALTED,
     LIMIT,
     MAX_AMOUNT,
-    PARTIAL,
     PENDING,
-    PPM,
     RULES_KEEP_PRIORITY,
     STOP_LIMIT,
     STP_DEFAULT,
@@ -58,7 +55,7 @@ from exchange.trading.core.events import (
 )
 from exchange.trading.core.matching import cancel_open, finish, match
 from exchange.trading.core.memory import refusal
-from exchange.trading.core.model import Account, Market, Order, State
+from exchange.trading.core.model import Account, Boxed, Market, Order, State
 from exchange.trading.core.reasons import (
     DONE,
     INSUFFICIENT_FUNDS,
@@ -102,20 +99,19 @@ def place(state: State, account: Account, command: Command, events: list[Event])
     Most orders are plain limit orders that break no rule and find a place in the book at once: they take the short way
     through here. All others take `_place_any`, which knows every rule and the reasons of refusals.
     """
-    market_index: int
+    # What events and results only pass on stays boxed; the arithmetic has bare numbers.
     side: int
     order_type: int
     tif: int
-    stp: int
-    lots: int
-    price: int
     expire_ns: int
-    _, _, _, _, _, _, market_index, side, order_type, tif, _, stp, lots, price, _, expire_ns = command
+    _, _, _, _, _, _, market_index, side, order_type, tif, _, stp, boxed_lots, boxed_price, _, expire_ns = command
     market = state.entry.get(market_index)
     if market is None:
         return _reject(state, command, admission.entry_refusal(state, market_index), events)
     if order_type != LIMIT or tif != GTC or expire_ns != 0:
         return _place_any(state, account, market, command, events)
+    price: int = boxed_price
+    lots: int = boxed_lots
     notional = price * lots * market.quote_per_tick_lot
     if not (
         market.band_low <= price <= market.band_high
@@ -127,7 +123,7 @@ def place(state: State, account: Account, command: Command, events: list[Event])
         own, facing = market.bids, market.asks.keys
         if facing and facing[-1] >= -price:
             return _place_any(state, account, market, command, events)
-        held = notional + -(-notional * market.hold_ppm // PPM)
+        held = notional + money.fee_of(notional, market.hold_ppm, 0)
         balance = account.balances.get(market.quote)
     else:
         own, facing = market.asks, market.bids.keys
@@ -142,16 +138,17 @@ def place(state: State, account: Account, command: Command, events: list[Event])
         return _place_any(state, account, market, command, events)
     balance.available -= held
     balance.held += held
-    order_id = state.sequence
-    time_ns = state.time_ns
-    order = Order(order_id, account, market, side, price, lots, held, time_ns, command)
+    order_id: Boxed = state.sequence
+    time_ns: Boxed = state.time_ns
+    order = Order(order_id, account, balance, market, side, boxed_price, lots, held, time_ns, command)
     account.orders[order_id] = order
     state.orders[order_id] = order
     rest(own, order)
-    if stp == STP_DEFAULT:
-        stp = market.default_stp
-    events.append((ORDER_ACCEPTED, order_id, account.name, market_index, side, price, lots, held, command, stp))
-    return (order_id, time_ns, DONE, order_id, PENDING, lots, 0, 0, 0, price, 0, 0, command)
+    events.append((
+        ORDER_ACCEPTED, order_id, account.name, market_index, side, boxed_price, boxed_lots, held, command,
+        stp or market.default_stp,
+    ))  # fmt: skip
+    return (order_id, time_ns, DONE, order_id, PENDING, boxed_lots, 0, 0, 0, boxed_price, 0, 0, command)
 
 
 def _place_any(state: State, account: Account, market: Market, command: Command, events: list[Event]) -> Result:
@@ -166,10 +163,12 @@ def _place_any(state: State, account: Account, market: Market, command: Command,
     if reason != DONE:
         return _reject(state, command, reason, events)
     order_id = state.sequence
-    order = Order(order_id, account, market, side, price, lots, 0, state.time_ns, command)
-    held = money.hold_for(order, price, lots)
     balance = account.balances.get(market.quote if side == BUY else market.base)
-    if balance is None or balance.available < held:
+    if balance is None:
+        return _reject(state, command, INSUFFICIENT_FUNDS, events)
+    order = Order(order_id, account, balance, market, side, price, lots, 0, state.time_ns, command)
+    held = money.hold_for(order, price, lots)
+    if balance.available < held:
         return _reject(state, command, INSUFFICIENT_FUNDS, events)
     balance.available -= held
     balance.held += held
@@ -206,12 +205,11 @@ def execute(state: State, order: Order, stp: int, events: list[Event]) -> None:
         order.updated_sequence = state.sequence
         order.updated_ns = state.time_ns
         state.traded = market
+        state.stirred = True
         admission.set_band(market)
     if order.lots_open == 0:
-        order.status = FILLED
         finish(state, order)
         return
-    order.status = PARTIAL if order.lots_filled else PENDING
     if stopped:
         cancel_open(state, order, CANCEL_SELF_TRADE, events)
         return
@@ -337,7 +335,7 @@ def replace(state: State, account: Account, command: Command, events: list[Event
     if keeps_place:
         book.shrink(order, old_open - lots)
     else:
-        book.remove(market.bids if order.side == BUY else market.asks, order)
+        book.remove(order)
         order.price = price
         order.lots_open = lots
     change = money.move_hold(order, price, lots)

@@ -14,7 +14,7 @@ import msgspec
 
 from exchange.trading.core import admission, book
 from exchange.trading.core.commands import P_EXPIRE, P_STOP
-from exchange.trading.core.constants import FEE_ACCOUNT
+from exchange.trading.core.constants import BUY, FEE_ACCOUNT
 from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, Result
 from exchange.trading.core.model import Account, Asset, Balance, Order, Session, State
 from exchange.trading.core.registry import build_market, definition_of
@@ -157,6 +157,7 @@ def load(dumped: list[Any]) -> State:
         order = state.orders[order_id]
         order.waiting = True
         state.triggered.append(order)
+    state.stirred = bool(state.triggered)
     for account, row in zip(accounts, dumped[9], strict=True):
         _load_sessions(state, account, row[4])
     heapify(state.timers)
@@ -188,9 +189,10 @@ def _load_order(state: State, accounts: list[Account], row: list[Any]) -> None:
     order_id, number, market_index, side, price, lots_open, created_ns, command = row[:8]
     account = accounts[number]
     market = state.markets[market_index]
-    order = Order(order_id, account, market, side, price, lots_open, 0, created_ns, tuple(command))
+    balance = account.balances[market.quote if side == BUY else market.base]
+    order = Order(order_id, account, balance, market, side, price, lots_open, 0, created_ns, tuple(command))
     order.lots_filled, order.notional, order.fee_paid, order.fee_ahead, order.held = row[8:13]
-    order.status, order.cancel_reason, order.triggered = row[13:16]
+    order.cancel_reason, order.triggered = row[14:16]  # row[13] is the status, which follows from the others
     order.updated_ns, order.updated_sequence, order.maker_ppm, order.taker_ppm = row[16:20]
     order.lots_cancelled = row[20]
     state.orders[order_id] = order

@@ -25,6 +25,7 @@ def collect(state: State, market: Market) -> None:
             order = state.orders[sleepers[due][1]]
             order.triggered = order.waiting = True
             state.triggered.append(order)
+            state.stirred = True
             due += 1
         if due:
             del sleepers[:due]
