@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ import psycopg
 import pytest
 import pytest_asyncio
 
+from exchange.runtime.config import Secret
+from exchange.trading.apart import ApartFailed
+from exchange.trading.snapshotter import store_apart
 from pincex_client import ExchangeClient, ExchangeError
 from pincex_client.models import Book, JournalVerification
 from tests.integration.journal.waiting import until
@@ -150,20 +153,41 @@ async def test_damage_is_found_with_its_place_while_the_engine_serves(serving: S
     assert (await serving.exchange.health()).status == "SERVING"
 
 
-async def test_a_child_runs_on_idle_time_and_dies_with_the_interest_in_it(serving: Serving) -> None:
-    """The child stands still at a lock that a verification needs, so that it can be looked at."""
+@asynccontextmanager
+async def standing_still(serving: Serving) -> AsyncIterator[tuple[int, asyncio.Future[JournalVerification]]]:
+    """A child that waits for a lock which its verification needs, and the call that waits for the child."""
     with psycopg.connect(serving.engine.database.admin_url) as connection:
         connection.execute("LOCK TABLE journal_snapshots IN ACCESS EXCLUSIVE MODE")
-        steps = serving.exchange.admin.verify_journal()
-        asking = asyncio.ensure_future(anext(steps))
-        await until(lambda: bool(serving.children()))
-        (child,) = serving.children()
-        await until(lambda: os.sched_getscheduler(child) == os.SCHED_IDLE)
+        async with aclosing(serving.exchange.admin.verify_journal()) as steps:
+            asking = asyncio.ensure_future(anext(steps))
+            await until(lambda: bool(serving.children()))
+            (child,) = serving.children()
+            await until(lambda: os.sched_getscheduler(child) == os.SCHED_IDLE)
+            yield child, asking
+            asking.cancel()
+            with suppress(asyncio.CancelledError, ExchangeError):
+                await asking
+
+
+async def test_a_child_runs_on_idle_time_and_dies_with_the_interest_in_it(serving: Serving) -> None:
+    async with standing_still(serving) as (child, asking):
         assert "exchange.trading.past" in command_line(child)
         asking.cancel()
-        with suppress(asyncio.CancelledError, ExchangeError):
-            await asking
         await until(lambda: serving.children() == [])
-        await steps.aclose()
     async with serving.engine.client(**ONCE) as exchange:
         assert (await exchange.health()).status == "SERVING"
+
+
+async def test_an_engine_that_stops_leaves_no_child_behind(serving: Serving) -> None:
+    async with standing_still(serving) as (child, _):
+        assert await serving.engine.terminate() == 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(child, 0)
+
+
+async def test_a_snapshot_is_stored_by_a_process_of_its_own(serving: Serving) -> None:
+    state = await serving.exchange.admin.engine_state()
+    assert await store_apart(Secret(serving.engine.database.trading_url)) == state.sequence
+    assert (await serving.verified()).snapshot_count == 2
+    with pytest.raises(ApartFailed, match=r"exchange.trading.snapshotter ended with 1: [^$]*JournalUnavailable"):
+        await store_apart(Secret("postgresql://trading_user@127.0.0.1:1/nowhere"))
