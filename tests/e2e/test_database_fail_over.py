@@ -1,0 +1,144 @@
+"""The whole exchange on a pair of databases: the primary dies under load, its successor too, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from pincex_client import ExchangeClient, RetryPolicy
+from tests.edge_http import call
+from tests.integration.journal.waiting import until
+from tests.integration.recovery.load import Load
+from tests.integration.recovery.proof import prove
+from tests.stack_fixture import ExchangeStack, running_stack, stack_folder, temporary_home
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# The target; a server that hangs takes longest to be believed dead.
+RESUMED_S = 3.0
+ANSWERS_BETWEEN = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Urls:
+    """As `tests.postgres_fixture.Database` names it."""
+
+    trading_url: str
+
+
+class AtTheEdge:
+    """What `Load` and `prove` want of an engine, for one behind Envoy."""
+
+    def __init__(self, stack: ExchangeStack) -> None:
+        assert stack.database_url is not None
+        self.database = Urls(stack.database_url)
+        self._stack = stack
+
+    def client(self, account: str = "demo", **policy: Any) -> ExchangeClient:
+        return ExchangeClient(
+            self._stack.edge_address,
+            ops_target=self._stack.ops_address,
+            account=account,
+            policy=RetryPolicy(**{"deadline": 30.0, "max_delay": 0.2, **policy}),
+        )
+
+
+@pytest.fixture
+def stack() -> Iterator[ExchangeStack]:
+    with temporary_home() as home, running_stack(stack_folder(home), "--standby") as found:
+        yield found
+
+
+def roles(stack: ExchangeStack) -> dict[str, str]:
+    """The name of the instance in each role."""
+    return {one["role"]: one["name"] for one in stack.status()["services"] if one["service"] == "postgres"}
+
+
+async def promoted(stack: ExchangeStack, epoch: int) -> bool:
+    database = (await asyncio.to_thread(stack.status))["database"]
+    return bool(database["epoch"] == epoch)
+
+
+async def healed(stack: ExchangeStack) -> bool:
+    status = await asyncio.to_thread(stack.status)
+    return not status["database"]["degraded"] and {one["state"] for one in status["services"]} == {"ready"}
+
+
+def has_answered(load: Load, count: int) -> bool:
+    load.check()
+    return load.answered > count
+
+
+def has_resumed(load: Load) -> bool:
+    load.check()
+    return load.resumed_at > 0.0
+
+
+async def test_orders_go_on_after_each_death_of_the_primary_and_none_is_lost(stack: ExchangeStack, seed: int) -> None:
+    engine: Any = AtTheEdge(stack)
+    load = Load(engine, seed, pause_s=0.004)
+    await load.start()
+    # Fail-over, fail-back, and a server that hangs.
+    for epoch, signal_name in enumerate(("KILL", "KILL", "STOP"), start=2):
+        await until(partial(has_answered, load, load.answered + ANSWERS_BETWEEN))
+        struck = roles(stack)
+        struck_at = time.monotonic()
+        stack.kill(struck["primary"], signal_name)
+        await until(partial(promoted, stack, epoch))
+        # Answers from now on are the successor's.
+        load.note_kill()
+        await until(partial(has_resumed, load))
+        seconds = load.resumed_at - struck_at
+        print(f"SIG{signal_name} of {struck['primary']}: orders answered again after {seconds:.2f} s")
+        assert seconds < RESUMED_S
+        await until(partial(healed, stack))
+        assert roles(stack) == {"primary": struck["standby"], "standby": struck["primary"]}
+    await load.stop()
+
+    proved = await prove(engine, load)
+    print(proved)
+    assert proved.answers > 3 * ANSWERS_BETWEEN
+    validated = call(f"{stack.ops_url}/admin/orderbook/validate/BTCUSD")
+    assert (validated.status, validated.json()["valid"]) == (200, True), validated
+    assert stack.instance("trading-engine-1")["restarts"] == 0
+
+
+def test_the_choice_is_kept_and_the_urls_lead_to_the_server_that_writes(stack: ExchangeStack) -> None:
+    def writer(url: str | None) -> int:
+        assert url is not None
+        with psycopg.connect(url) as connection:
+            row = connection.execute("SELECT inet_server_port(), pg_is_in_recovery()").fetchone()
+        assert row is not None
+        assert row[1] is False
+        return int(row[0])
+
+    port = stack.instance(roles(stack)["primary"])["ports"]["postgres"]
+    assert writer(stack.database_url) == writer(stack.admin_database_url) == port
+    assert stack.folder.command("scale", "postgres=1").returncode == 1
+    shown = stack.folder.command("status").stdout
+    assert "postgres-1 is the primary (epoch 1), its standby is in_sync" in shown
+
+    assert stack.folder.command("down").returncode == 0
+    # Without the option, and after a fail-over that no plain start would know of.
+    with running_stack(stack.folder) as again:
+        assert roles(again).keys() == {"primary", "standby"}
+        assert again.database_url == stack.database_url
+        assert not again.status()["database"]["degraded"]
+
+
+@pytest.mark.parametrize("other", [("--memory",), ("DATABASE_URL",)])
+def test_a_standby_needs_a_database_of_ours(other: tuple[str]) -> None:
+    with temporary_home() as home:
+        folder, option = stack_folder(home), other[0]
+        if option == "DATABASE_URL":
+            folder = folder.with_environment(DATABASE_URL="postgresql://u@127.0.0.1:1/d")
+        refused = folder.command("up", "--standby", *([option] if option.startswith("--") else []))
+    assert refused.returncode == 1
+    assert "--standby is for a PostgreSQL of ours" in refused.stderr
