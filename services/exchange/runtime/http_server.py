@@ -55,11 +55,12 @@ def status_routes(
     *,
     ready: Callable[[], Readiness],
     live: Callable[[], Readiness] | None = None,
+    role: Callable[[], str] | None = None,
 ) -> dict[tuple[str, str], Handler]:
-    """Return GET /metrics, /livez and /readyz.
+    """Return GET /metrics, /livez and /readyz, and /role where there is one.
 
-    The two answer 200 `ok`, or 503 with the reason. `live` turns false only where a restart is the cure; without it
-    the process lives as long as it answers.
+    The second and third answer 200 `ok`, or 503 with the reason. `live` turns false only where a restart is the cure;
+    without it the process lives as long as it answers. `role` is one word, such as leader.
     """
 
     async def metrics(_request: web.Request) -> web.Response:
@@ -71,7 +72,19 @@ def status_routes(
     async def readyz(_request: web.Request) -> web.Response:
         return _answer(ready())
 
-    return {("GET", "/metrics"): metrics, ("GET", "/livez"): livez, ("GET", "/readyz"): readyz}
+    routes: dict[tuple[str, str], Handler] = {
+        ("GET", "/metrics"): metrics,
+        ("GET", "/livez"): livez,
+        ("GET", "/readyz"): readyz,
+    }
+    if role is not None:
+        tell = role
+
+        async def which(_request: web.Request) -> web.Response:
+            return web.Response(text=f"{tell()}\n")
+
+        routes["GET", "/role"] = which
+    return routes
 
 
 def _answer(state: Readiness) -> web.Response:

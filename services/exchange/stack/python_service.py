@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import json
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -119,16 +118,10 @@ class PythonService(Plain):
         return await answers(self._ports(number).metrics, "/readyz")
 
     async def role(self, number: int) -> str:
-        """`role` of the JSON object that `/readyz` may answer with, else the usual one."""
-        found = await http(self._ports(number).metrics, "/readyz", timeout_s=0.5)
-        if found is None:
-            return self.traits.role
-        try:
-            body = json.loads(found[1])
-        except ValueError:
-            return self.traits.role
-        role = body.get("role") if isinstance(body, dict) else None
-        return role if isinstance(role, str) and role else self.traits.role
+        """What `/role` answers, else the usual one."""
+        found = await http(self._ports(number).metrics, "/role", timeout_s=0.5)
+        role = found[1].decode(errors="replace").strip() if found is not None and found[0] == 200 else ""
+        return role or self.traits.role
 
     def _ports(self, number: int) -> InstancePorts:
         if number not in self._chosen:

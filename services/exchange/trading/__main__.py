@@ -4,41 +4,43 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 
-import aiohttp
 import structlog
-from prometheus_client import CollectorRegistry
 
 from exchange.runtime import process
 from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
-from exchange.runtime.edge_metrics import STATS_QUERY, edge_metrics
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.gc_schedule import GcSchedule
 from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
 from exchange.runtime.logging import configure_logging
-from exchange.runtime.metrics import GrpcMetrics, new_registry, render
+from exchange.runtime.metrics import GrpcMetrics, new_registry
 from exchange.runtime.principal import resolver_for
-from exchange.trading import bootstrap
+from exchange.trading import bootstrap, core_loader, rules
 from exchange.trading.config import SERVICE, Config
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.constants import SWITCH_ACCEPT_NEW_ORDERS, SWITCH_MAINTENANCE
 from exchange.trading.engine_metrics import EngineMetrics
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.feeds.tape import TradeTape
+from exchange.trading.fleet_metrics import FleetMetrics
 from exchange.trading.inspection import Inspector
-from exchange.trading.instance import SHARD, Instance
+from exchange.trading.instance import Instance
 from exchange.trading.journal.contract import Journal, JournalError, JournalUnavailable, Lease
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore
 from exchange.trading.journal.postgres import PostgresJournal
 from exchange.trading.journal.postgres_lease import PostgresLease
+from exchange.trading.replication.follower import Follower
+from exchange.trading.replication.messages import FOLLOWER, Attendance, ReplicaInfo
+from exchange.trading.replication.parts import Parts, ReplicaTimes
+from exchange.trading.replication.replica import Replica
 from exchange.trading.service.account import AccountService
 from exchange.trading.service.admin import TradingAdminService
+from exchange.trading.service.attendance import SessionAttendance
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.events import EventService
@@ -47,13 +49,16 @@ from exchange.trading.service.market import MarketService
 from exchange.trading.service.order_stream import OrderStreams
 from exchange.trading.service.orders import OrderService
 from exchange.trading.service.register import add_client_services, add_operator_services
+from exchange.trading.service.replica_desk import ReplicaDesk
+from exchange.trading.service.replica_link import GrpcTransport, ReplicaService
 from exchange.trading.service.session import Sessions
 from exchange.trading.service.streaming import HEARTBEAT_S, Places
 from exchange.trading.service.trade_stream import TradeStreams
+from exchange.trading.snapshotter import store_apart
 from exchange.trading.switches import SwitchWatcher
 
+SHARD = 0
 JOURNAL_RETRY_S = 0.5
-EDGE_STATS_TIMEOUT_S = 2.0
 
 
 async def open_journal(config: Config) -> tuple[Journal, Lease]:
@@ -71,26 +76,6 @@ async def open_journal(config: Config) -> tuple[Journal, Lease]:
             await asyncio.sleep(JOURNAL_RETRY_S)
 
 
-def metrics_text(registry: CollectorRegistry, stats_url: str) -> Callable[[], Awaitable[bytes]]:
-    """This process's metrics, and those of the edge in front of it where there is one."""
-
-    async def text() -> bytes:
-        own = render(registry)
-        if not stats_url:
-            return own
-        timeout = aiohttp.ClientTimeout(total=EDGE_STATS_TIMEOUT_S)
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=timeout) as client,
-                client.get(f"{stats_url}?{STATS_QUERY}") as response,
-            ):
-                return own + edge_metrics(await response.text()).encode()
-        except (aiohttp.ClientError, TimeoutError):
-            return own
-
-    return text
-
-
 class App:
     """Everything of one instance, wired."""
 
@@ -98,20 +83,24 @@ class App:
         self.config = config
         self.clock = SystemClock()
         self.drain = Drain()
-        self._is_serving = False
-        registry = new_registry(service=SERVICE, instance=config.runtime.instance, version=version("pincex"))
+        self.times = ReplicaTimes()
+        self._serving = asyncio.Event()
+        self._journal = journal
+        self._lease = lease
+        self._registry = new_registry(service=SERVICE, instance=config.runtime.instance, version=version("pincex"))
         self.desk = Desk(instance=config.runtime.instance, journal=journal, clock=self.clock)
         self.hub = Hub(journal)
         self.tape = TradeTape()
         places = Places(journal.incarnation, self.hub)
         self.books = BookStreams(self.desk, self.hub, places)
         self.trades = TradeStreams(self.desk, self.hub, places, self.tape)
-        self.sessions = Sessions(self.desk, self.drain)
-        for sink in (self.tape, self.books, self.trades):
+        self.attendance = SessionAttendance(self.desk, self.drain, self._announce)
+        self.sessions = Sessions(self.desk, self.drain, self.attendance)
+        for sink in (self.tape, self.books, self.trades, self.sessions):
             self.hub.add(sink)
-        inspector = Inspector(journal, SHARD)
-        metrics = EngineMetrics(registry, lambda: self.desk.sequencer)
-        grpc_metrics = GrpcMetrics(registry)
+        self._inspector = Inspector(journal, SHARD)
+        self._metrics = EngineMetrics(self._registry, lambda: self.desk.seat if self.desk.is_seated else None)
+        grpc_metrics = GrpcMetrics(self._registry)
         self.public, self.ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
@@ -122,30 +111,31 @@ class App:
             )
             for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
         )
-        self._add_services(places, inspector, metrics_text(registry, config.edge_stats_url))
+        self.replica: Replica | None = None
+        self._add_services(places)
         self.gc = GcSchedule(
-            is_quiet=lambda: not (self.desk.sequencer and self.desk.sequencer.queue_depth), registry=registry
+            is_quiet=lambda: not (self.desk.is_seated and self.desk.seat.queue_depth), registry=self._registry
         )
-        self.status = HttpServer(status_routes(registry, ready=self._ready), port=config.metrics_port)
+        self.status = HttpServer(
+            status_routes(self._registry, ready=self._ready, role=self._role),
+            port=config.metrics_port,
+        )
         self.instance = Instance(
-            name=config.runtime.instance,
             desk=self.desk,
             journal=journal,
-            lease=lease,
             hub=self.hub,
             tape=self.tape,
-            sessions=self.sessions,
-            inspector=inspector,
-            metrics=metrics,
-            clock=self.clock,
+            attendance=self.attendance,
+            metrics=self._metrics,
             bootstrap=bootstrap.development if config.runtime.development else bootstrap.nothing,
             retention=(config.max_ids, config.max_id_age_s * 1_000_000_000, config.max_finished_orders),
             snapshot_every=config.snapshot_every,
-            make_snapshot=inspector.snapshot if config.memory else self._snapshot_apart,
-            on_serving=self._serving,
+            make_snapshot=self._make_snapshot,
+            on_serving=self._on_serving,
         )
 
-    def _add_services(self, places: Places, inspector: Inspector, text: Callable[[], Awaitable[bytes]]) -> None:
+    def _add_services(self, places: Places) -> None:
+        secret = self._replica_secret()
         orders = OrderService(
             self.desk, self.tape, self.sessions, OrderStreams(self.desk, self.hub, places, self.drain)
         )
@@ -154,40 +144,80 @@ class App:
         health = HealthService(self.desk, version("pincex"), self.config.openapi)
         for server in (self.public, self.ops):
             add_client_services(server, orders, market, account, health)
+        metrics = FleetMetrics(self.desk.instance, self._registry, self.config.edge_stats_url, self._others)
         add_operator_services(
-            self.ops, TradingAdminService(self.desk, inspector, text), EventService(self.desk, self.hub, places)
+            self.ops,
+            TradingAdminService(self.desk, self._inspector, metrics.text, ReplicaDesk(self.desk, lambda: self.replica)),
+            EventService(self.desk, self.hub, places),
+            ReplicaService(
+                secret, self._journal.incarnation, lambda: self.replica.downlinks if self.replica is not None else None
+            ),
         )
+
+    def _replica_secret(self) -> str:
+        return self.config.replica_secret.reveal() if self.config.replica_secret is not None else ""
+
+    def _make_replica(self) -> Replica:
+        """Once the ports are known."""
+        me = ReplicaInfo(
+            instance=self.config.runtime.instance,
+            role=FOLLOWER,
+            ops_address=f"{LOOPBACK}:{self.ops.port}",
+            metrics_url=f"http://{LOOPBACK}:{self.status.port}/metrics",
+            version=version("pincex"),
+            core_mode=core_loader.mode(),
+            supported_rules_version=rules.newest(),
+        )
+        return Replica(
+            Parts(
+                me=me,
+                address=me.ops_address,
+                shard=SHARD,
+                journal=self._journal,
+                lease=self._lease,
+                transport=GrpcTransport(self._replica_secret(), self._journal.incarnation),
+                clock=self.clock,
+                watcher=self.instance,
+                on_append=self._metrics.appended,
+                times=self.times,
+            )
+        )
+
+    def _announce(self, attendance: Attendance) -> None:
+        """Tell the leader, while this instance follows, who is connected here."""
+        if self.desk.is_seated and isinstance(self.desk.seat, Follower):
+            self.desk.seat.uplink.attend(attendance)
+
+    def _others(self) -> list[ReplicaInfo]:
+        """The other instances, as far as they are known here."""
+        known = self.replica.replicas() if self.replica is not None else []
+        return [one for one in known if one.instance != self.desk.instance]
 
     def _ready(self) -> Readiness:
         if self.drain.is_set():
             return Readiness(ready=False, why="draining")
-        # Not the desk: it leads before the first commands, those that make the markets, are durable.
-        return Readiness(ready=self._is_serving, why="not leading yet")
+        # Not the desk: it is seated before the first commands, those that make the markets, are durable.
+        return Readiness(ready=self._serving.is_set(), why="neither leading nor linked to a leader yet")
 
-    async def _serving(self, serving: bool) -> None:  # noqa: FBT001 - it is the state
-        self._is_serving = serving
+    def _role(self) -> str:
+        return self.desk.role.lower()
+
+    async def _on_serving(self, serving: bool) -> None:  # noqa: FBT001 - it is the state
+        if serving:
+            self._serving.set()
+        else:
+            self._serving.clear()
         for server in (self.public, self.ops):
             await server.set_serving(serving)
         if not serving and not self.drain.is_set():
-            # The next leadership may start from another state: copies made from this one end with it.
+            # The next core may be another: copies made from this one end with it.
             self.books.end(ErrorReason.NOT_READY)
             self.trades.end(ErrorReason.NOT_READY)
 
-    async def _snapshot_apart(self) -> int:
-        """Have a process of its own store a snapshot; answers its sequence. Raises RuntimeError with what it said."""
-        assert self.config.database_url is not None
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "exchange.trading.snapshotter",
-            env={"DATABASE_URL": self.config.database_url.reveal()},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        output, errors = await child.communicate()
-        if child.returncode != 0:
-            raise RuntimeError(errors.decode(errors="replace")[-500:])
-        return int(output)
+    async def _make_snapshot(self) -> int:
+        if self.config.memory or self.config.database_url is None:
+            return await self._inspector.snapshot()
+        return await store_apart(self.config.database_url)
 
     async def _heartbeats(self) -> None:
         while True:
@@ -196,17 +226,24 @@ class App:
             self.books.heartbeat(now)
             self.trades.heartbeat(now)
 
-    async def _turn(self, switch: int, on: bool) -> None:  # noqa: FBT001 - it is the value
+    async def _turn(self, switch: int, on: bool, request_id: str) -> None:  # noqa: FBT001 - it is the value
         state = self.desk.state
         present = {SWITCH_ACCEPT_NEW_ORDERS: state.accept_new_orders, SWITCH_MAINTENANCE: state.maintenance}
         if present[switch] != on:
-            await self.desk.execute(cmd.set_switch("$configuration", switch, on=on))
+            await self.desk.execute(cmd.set_switch("$configuration", switch, on=on, request_id=request_id))
+
+    async def _begins_as_leader(self) -> bool:
+        await self._serving.wait()
+        return self.desk.sequencer is not None
 
     def _watcher(self) -> SwitchWatcher:
         config = self.config
         given = {SWITCH_ACCEPT_NEW_ORDERS: config.accept_new_orders, SWITCH_MAINTENANCE: config.maintenance_mode}
         return SwitchWatcher(
-            config.switches_dir, {switch: on for switch, on in given.items() if on is not None}, self._turn
+            config.switches_dir,
+            {switch: on for switch, on in given.items() if on is not None},
+            self._turn,
+            self._begins_as_leader,
         )
 
     async def run(self) -> None:
@@ -217,14 +254,18 @@ class App:
         for server in (self.public, self.ops):
             await server.start()
         self.gc.start()
+        replica = self.replica = self._make_replica()
         background = [asyncio.create_task(task) for task in (self._heartbeats(), self._watcher().run(), self.gc.run())]
-        leading = asyncio.create_task(self.instance.run())
+        living = asyncio.create_task(replica.run())
         waiting = asyncio.create_task(stopped.wait())
         try:
-            await asyncio.wait({leading, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({living, waiting}, return_when=asyncio.FIRST_COMPLETED)
+            if not living.done():
+                # Whoever still calls here is served as a follower serves, until the servers have stopped.
+                await replica.hand_over()
             await self._stop()
-            self.instance.stop()
-            await leading
+            replica.stop()
+            await living
         finally:
             for task in (waiting, *background):
                 task.cancel()
@@ -261,6 +302,7 @@ def run() -> int:
     except ConfigError as error:
         sys.stderr.write(f"trading-engine: {error}\n")
         return 2
+    rules.restrict(config.max_rules)
     configure_logging(service=SERVICE, instance=config.runtime.instance, level=config.runtime.log_level)
     try:
         process.run(lambda: main(config))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.trading.core.constants import RULES_VERSION
 
 SERVICE = "trading-engine"
 DEFAULT_SNAPSHOT_EVERY = 500_000
@@ -13,7 +14,10 @@ DEFAULT_SNAPSHOT_EVERY = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """See docs/DEVELOPMENT.md for the variables. Ports are on loopback; 0 takes any free one."""
+    """See docs/DEVELOPMENT.md for the variables. Ports are on loopback; 0 takes any free one.
+
+    `replica_secret` is what all instances of an engine share and nobody else knows: their links are opened by it.
+    """
 
     runtime: RuntimeConfig
     grpc_port: int
@@ -31,6 +35,8 @@ class Config:
     max_ids: int
     max_id_age_s: int
     max_finished_orders: int
+    max_rules: int
+    replica_secret: Secret | None
 
     @classmethod
     def read(cls, environment: Environment) -> Config:
@@ -57,6 +63,8 @@ class Config:
             max_ids=environment.integer("PINCEX_MAX_IDS", 1_000_000, minimum=1_000),
             max_id_age_s=environment.integer("PINCEX_MAX_ID_AGE_SECONDS", 86_400, minimum=60),
             max_finished_orders=environment.integer("PINCEX_MAX_FINISHED_ORDERS", 200_000, minimum=1_000),
+            max_rules=environment.integer("PINCEX_MAX_RULES", RULES_VERSION, minimum=1, maximum=RULES_VERSION),
+            replica_secret=environment.optional_secret("JWT_SECRET") or database_url,
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +9,8 @@ from exchange.trading import core_loader, recovery
 from exchange.trading.core import book
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.model import Market
-from exchange.trading.journal.contract import Journal, JournalError
-from exchange.trading.sequencer import Sequencer
+from exchange.trading.journal.contract import Diverged, Journal
+from exchange.trading.seat import Seat
 
 MAX_DIFFERENCES: Final = 100
 
@@ -36,50 +35,28 @@ class RebuildReport:
         return self.hash_before == self.hash_rebuilt
 
 
-class CoreDiffers(JournalError):
-    """The core in use is not what the journal says: it must not serve, the journal's must."""
-
-
-async def _never(_sequence: int) -> None:
-    raise AssertionError("no core leads")
-
-
-def _ignore(_error: Exception) -> None:
-    """Nothing leads: nothing to give up."""
-
-
 class Inspector:
-    """Compares the core that leads with what the journal says. `lead` names the present one."""
+    """Compares a core in use with what the journal says."""
 
     def __init__(self, journal: Journal, shard: int) -> None:
         self._journal = journal
         self._shard = shard
-        self._engine: Engine | None = None
-        self._durable: Callable[[int], Awaitable[None]] = _never
-        self._give_up: Callable[[Exception], None] = _ignore
 
     @property
     def core_mode(self) -> str:
         """Either "compiled" or "pure"."""
         return core_loader.mode()
 
-    def lead(self, sequencer: Sequencer) -> None:
-        """The core in use from now on is this sequencer's."""
-        self._engine = sequencer.engine
-        self._durable = sequencer.reached
-        self._give_up = sequencer.stop
-
-    async def rebuild(self, symbol: str) -> RebuildReport:
+    async def rebuild(self, seat: Seat, symbol: str) -> RebuildReport:
         """Build a market's book from the journal and compare it with the one in use, order by order.
 
         The book in use is noted at one moment and one sequence; the journal is then replayed to exactly there, while
         the core goes on. Where they differ the core is given up: the instance recovers from the journal.
         """
-        engine = self._engine
-        assert engine is not None
+        engine = seat.engine
         sequence = engine.state.sequence
         ours = rows_of(engine, symbol)
-        await self._durable(sequence)
+        await seat.reached(sequence)
         recovered = await recovery.recover(self._journal, to_sequence=sequence, exactly=True, from_genesis=True)
         theirs = rows_of(recovered.engine, symbol)
         report = RebuildReport(
@@ -92,7 +69,7 @@ class Inspector:
             order_count=len(theirs),
         )
         if not report.identical:
-            self._give_up(CoreDiffers(f"the book of {symbol} differs from the journal at sequence {sequence}"))
+            seat.give_up(Diverged(f"the book of {symbol} differs from the journal at sequence {sequence}"))
         return report
 
     async def snapshot(self) -> int:

@@ -42,13 +42,18 @@ def replay_frame(engine: Engine, frame: Frame, digest: bytes) -> bytes:
     Raises JournalCorrupt, naming the sequence, when anything differs, and UnsupportedVersion; the core is not to be used
     any more then.
     """
+    return replay_frame_events(engine, frame, digest)[0]
+
+
+def replay_frame_events(engine: Engine, frame: Frame, digest: bytes) -> tuple[bytes, list[list[Event]]]:
+    """As `replay_frame`; answers the events too, one list for each command."""
     events = _apply(engine, frame, _commands_of(frame))
     encoded = codec.encode_events(events)
     after = codec.next_digest(digest, encoded)
     if after != frame.digest:
         sequence, difference = _difference(frame, events, encoded)
         raise JournalCorrupt(frame.shard, sequence, difference)
-    return after
+    return after, events
 
 
 def _commands_of(frame: Frame) -> list[Command]:

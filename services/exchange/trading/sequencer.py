@@ -10,11 +10,10 @@ Reads of a leader wait for the same: `barrier()` returns when all that the core 
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from exchange.runtime.clock import Clock
 from exchange.trading import codec
@@ -23,6 +22,7 @@ from exchange.trading.core.commands import Command
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import Event, Result
 from exchange.trading.journal.contract import Frame, Journal
+from exchange.trading.seat import Overloaded, SequenceWaiters, Stalled, Stopped, fail
 
 DENSE_ARRIVALS_PER_SECOND: Final = 1_700
 """Separate submissions a second above which frames are paced."""
@@ -44,18 +44,6 @@ class SequencerLimits:
     """An append overdue by this much makes new commands be refused."""
     stall_fail_s: float = 2.0
     """An append overdue by this much makes those who wait be told that the outcome is unknown."""
-
-
-class Overloaded(Exception):
-    """More commands wait than may."""
-
-
-class Stalled(Exception):
-    """The journal does not answer: refused, or of unknown outcome."""
-
-
-class Stopped(Exception):
-    """This sequencer no longer leads, or is stopping; the outcome of what waited is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +81,14 @@ class Sequencer:
         head_hash: bytes,
         digest: bytes,
         clock: Clock,
-        on_commit: Callable[[Committed], None],
+        on_commit: Callable[[Committed, Frame], None],
         limits: SequencerLimits | None = None,
         on_append: Callable[[float, int], None] | None = None,
+        still_leading: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
+        """`still_leading` says whether the lease is surely ours, asking its store if need be; None: it always is."""
         self.engine = engine
-        self.epoch = epoch
+        self._epoch = epoch
         self.limits = limits if limits is not None else SequencerLimits()
         self.committed_sequence: int = engine.state.sequence
         self.committed_hash = head_hash
@@ -110,17 +100,18 @@ class Sequencer:
         self._clock = clock
         self._on_commit = on_commit
         self._on_append = on_append
+        self._still_leading = still_leading
         self._loop = asyncio.get_running_loop()
         self._arrived: deque[Submission] = deque()
         self._queued = 0
         self._open: _OpenFrame | None = None
         self._appending: asyncio.Task[None] | None = None
         self._waiters: deque[tuple[int, asyncio.Future[list[Result]], list[Result]]] = deque()
-        self._sequence_waiters: list[tuple[int, int, asyncio.Future[None]]] = []
-        self._sequence_waiters_gone = 0
-        self._tie = 0
+        self._sequence_waiters = SequenceWaiters()
+        self._frame_end_looks: list[Callable[[int], None]] = []
         self._pump_scheduled = False
         self._stopped = False
+        self._paused = False
         self._last_append_at = 0.0
         self._window_started = 0.0
         self._window_count = 0
@@ -134,9 +125,24 @@ class Sequencer:
     # --- what callers do ---
 
     @property
+    def epoch(self) -> int:
+        """The epoch under which this sequencer leads."""
+        return self._epoch
+
+    @property
+    def digest(self) -> bytes:
+        """The rolling digest of all events up to the last frame that was sealed."""
+        return self._digest
+
+    @property
     def queue_depth(self) -> int:
         """Commands that have arrived and are not durable yet."""
         return self._queued
+
+    @property
+    def max_queued_commands(self) -> int:
+        """Beyond this many commands are refused."""
+        return self.limits.max_queued_commands
 
     def submit(self, commands: list[Command]) -> asyncio.Future[list[Result]]:
         """Queue commands to be applied in order; the future has one result for each, once all are durable.
@@ -155,7 +161,7 @@ class Sequencer:
         self._arrived.append((commands, future))
         self._queued += len(commands)
         self._window_count += 1
-        if not self._pump_scheduled:
+        if not self._pump_scheduled and not self._paused:
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
         return future
@@ -178,31 +184,54 @@ class Sequencer:
             return
         if self._stopped:
             raise Stopped
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._tie += 1
-        heapq.heappush(self._sequence_waiters, (sequence, self._tie, future))
-        try:
-            await future
-        finally:
-            if future.cancelled():
-                self._forget_sequence_waiter()
+        await self._sequence_waiters.wait(sequence)
 
-    def _forget_sequence_waiter(self) -> None:
-        """Readers who gave up must not gather here: who asks for the far future would fill the memory."""
-        self._sequence_waiters_gone += 1
-        if 2 * self._sequence_waiters_gone > len(self._sequence_waiters):
-            self._sequence_waiters = [waiter for waiter in self._sequence_waiters if not waiter[2].done()]
-            heapq.heapify(self._sequence_waiters)
-            self._sequence_waiters_gone = 0
+    async def fresh(self) -> bool:
+        """Whether this core is the newest: a leader that slept may have been deposed meanwhile."""
+        return not self._stopped and (self._still_leading is None or await self._still_leading())
+
+    def at_frame_end(self, look: Callable[[int], None]) -> None:
+        """Call `look(sequence)` when the core stands at the end of a frame: now, if nothing is under way, else as the
+        next frame is sealed, before it is durable. The look must not wait and must not fail.
+        """
+        if self._open is None and not self._arrived:
+            look(self.engine.state.sequence)
+        else:
+            self._frame_end_looks.append(look)
+
+    def pause(self) -> None:
+        """Apply nothing that has not been applied: it stays queued until `take_unapplied`, for leadership is handed over."""
+        self._paused = True
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+            self._tick_handle = None
+
+    def resume(self) -> None:
+        """Go on after a pause: leadership was not given away after all."""
+        self._paused = False
+        self._pump()
+
+    def take_unapplied(self) -> list[Submission]:
+        """What a pause has kept back, in order; none of it was applied."""
+        taken = list(self._arrived)
+        self._arrived.clear()
+        self._queued -= sum(len(commands) for commands, _ in taken)
+        return taken
 
     async def drain(self) -> None:
         """Wait until all that has arrived is durable. Raises Stalled or Stopped when that is not to be had."""
-        while not self._stopped and (self._arrived or self.engine.state.sequence > self.committed_sequence):
+        while not self._stopped and (
+            (self._arrived and not self._paused) or self.engine.state.sequence > self.committed_sequence
+        ):
             barrier = self.barrier()
             if barrier is not None:
                 await barrier
             else:
                 await asyncio.sleep(0)
+
+    def give_up(self, error: Exception) -> None:
+        """See `Seat.give_up`."""
+        self.stop(error)
 
     def stop(self, error: Exception | None = None) -> None:
         """Refuse everything from now on; what waits fails, its outcome unknown. An append under way is not cancelled,
@@ -216,9 +245,7 @@ class Sequencer:
             if handle is not None:
                 handle.cancel()
         self._fail_waiting(Stopped)
-        for _, _, future in self._sequence_waiters:
-            _fail(future, Stopped())
-        self._sequence_waiters.clear()
+        self._sequence_waiters.fail(Stopped())
         if not self.failure.done():
             if error is None:
                 self.failure.set_result(None)
@@ -244,14 +271,14 @@ class Sequencer:
 
     def _apply_arrived(self, room: int) -> None:
         """Apply what has arrived while the open frame has room; stops this leader if the core breaks."""
-        while self._arrived and (self._open is None or len(self._open.commands) < room):
+        while self._arrived and not self._paused and (self._open is None or len(self._open.commands) < room):
             submitted, future = self._arrived.popleft()
             try:
                 results = self._apply(submitted)
             except Exception as error:  # noqa: BLE001 - the core's invariants break in any shape
                 # The state is not to be used any more, and nothing of this frame may get out.
                 self._queued -= len(submitted)
-                _fail(future, Stopped())
+                fail(future, Stopped())
                 self.stop(error)
                 return
             self._release_later(self.engine.state.sequence, future, results, len(submitted))
@@ -330,7 +357,7 @@ class Sequencer:
             shard=self._shard,
             first_sequence=opened.first_sequence,
             last_sequence=opened.first_sequence + len(opened.commands) - 1,
-            epoch=self.epoch,
+            epoch=self._epoch,
             time_ns=opened.time_ns,
             commands=codec.encode_commands(opened.commands),
             events=events,
@@ -340,6 +367,10 @@ class Sequencer:
             rules_version=self.engine.state.rules_version,
         )
         self._hash = frame.hash
+        if self._frame_end_looks:
+            looks, self._frame_end_looks = self._frame_end_looks, []
+            for look in looks:
+                look(frame.last_sequence)
         return frame
 
     def _committed(self, opened: _OpenFrame, frame: Frame) -> None:
@@ -354,12 +385,9 @@ class Sequencer:
             self._queued -= len(results)
             if not future.done():
                 future.set_result(results)
-        self._on_commit(Committed(frame.first_sequence, frame.last_sequence, frame.time_ns, frame.hash, opened.events))
-        heap = self._sequence_waiters
-        while heap and heap[0][0] <= frame.last_sequence:
-            reached = heapq.heappop(heap)[2]
-            if not reached.done():
-                reached.set_result(None)
+        committed = Committed(frame.first_sequence, frame.last_sequence, frame.time_ns, frame.hash, opened.events)
+        self._on_commit(committed, frame)
+        self._sequence_waiters.release(frame.last_sequence)
         if not self._pump_scheduled and (self._arrived or self._open is not None):
             self._pump_scheduled = True
             self._loop.call_soon(self._pump)
@@ -383,17 +411,17 @@ class Sequencer:
         while self._waiters:
             _, future, results = self._waiters.popleft()
             self._queued -= len(results)
-            _fail(future, error())
+            fail(future, error())
         while self._arrived:
             commands, future = self._arrived.popleft()
             self._queued -= len(commands)
-            _fail(future, error())
+            fail(future, error())
 
     # --- time ---
 
     def _schedule_tick(self) -> None:
         """Let time in when something falls due and no command brings it."""
-        if self._stopped:
+        if self._stopped or self._paused:
             return
         due = self.engine.due_ns()
         if due == self._tick_at and self._tick_handle is not None:
@@ -423,10 +451,3 @@ class Sequencer:
                 self.submit([cmd.tick()])
             except (Overloaded, Stalled):
                 self._tick_handle = self._loop.call_later(TICK_AGAIN_S, self._tick)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    """End a wait with an error. A caller who has gone must not make the loop report it as never retrieved."""
-    if not future.done():
-        future.set_exception(error)
-        future.exception()

@@ -19,6 +19,7 @@ from exchange.trading.__main__ import App
 from exchange.trading.config import Config
 from exchange.trading.core.engine import Engine
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore
+from exchange.trading.sequencer import Sequencer
 from pincex.journal.v1 import event_service_pb2_grpc
 from pincex.trading.v1 import (
     account_service_pb2,
@@ -229,6 +230,13 @@ class Exchange:
         """The core that leads."""
         return self.app.desk.engine
 
+    @property
+    def sequencer(self) -> Sequencer:
+        """Of the core that leads."""
+        sequencer = self.app.desk.sequencer
+        assert sequencer is not None, "it leads"
+        return sequencer
+
     async def state_hash(self) -> str:
         """Over the admin contract."""
         state = await self.operator.ask(self.operator.admin.GetEngineState, admin_service_pb2.GetEngineStateRequest())
@@ -244,7 +252,7 @@ class Exchange:
 
     async def lead_again(self) -> None:
         """Give the core up, and wait until one recovered from the journal has taken its place."""
-        before = self.app.desk.leader
+        before = self.sequencer
         before.stop()
         await eventually(lambda: self.app.desk.sequencer not in (None, before), "it leads again")
 
@@ -259,6 +267,7 @@ ENVIRONMENT = {
     "PINCEX_PROFILE": "development",
     "PINCEX_INSTANCE": "engine-under-test",
     "PINCEX_DRAIN_SECONDS": "1",
+    "JWT_SECRET": "shared by all instances under test",
 }
 
 

@@ -12,6 +12,7 @@ from exchange.runtime.errors import ErrorReason
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.constants import CANCEL_ONLY, OPEN
 from exchange.trading.feeds.channel import Channel
+from exchange.trading.journal.contract import Diverged
 from pincex.trading.v1 import admin_service_pb2, types_pb2
 from pincex.trading.v1 import market_service_pb2 as pb
 from tests.integration.trading.book_copy import BookCopy
@@ -333,8 +334,9 @@ async def test_a_stream_ends_when_another_core_takes_over(exchange: Exchange) ->
     """What came in between was not seen by this copy: going on would be a gap that nobody reports."""
     stream = subscribe(exchange)
     await stream.next()
-    await exchange.lead_again()
+    exchange.sequencer.give_up(Diverged("it is not what the journal says"))
     (end,) = await stream.rest()
+    await eventually(lambda: exchange.app.desk.sequencer is not None, "it leads again")
 
     assert end.end.reason == ErrorReason.Name(ErrorReason.NOT_READY)
     order = await exchange.demo.place(BUY, "0.1", "40000")
@@ -346,13 +348,13 @@ async def test_a_stream_ends_when_another_core_takes_over(exchange: Exchange) ->
 async def test_no_subscriber_sees_what_is_not_durable(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     """The copy is taken from the core, which runs ahead of the journal: also the second to ask must wait."""
     release = asyncio.Event()
-    append = exchange.app.desk.leader._journal.append
+    append = exchange.sequencer._journal.append
 
     async def held(frame: object) -> None:
         await release.wait()
         await append(frame)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(exchange.app.desk.leader._journal, "append", held)
+    monkeypatch.setattr(exchange.sequencer._journal, "append", held)
     placing = asyncio.create_task(exchange.demo.buy("0.1", "40000"))
     await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
     firsts = [asyncio.create_task(subscribe(exchange).next()) for _ in range(2)]

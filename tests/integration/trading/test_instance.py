@@ -22,10 +22,12 @@ from exchange.trading import snapshotter
 from exchange.trading.__main__ import App
 from exchange.trading.config import Config
 from exchange.trading.core.engine import Engine
+from exchange.trading.fleet_metrics import FleetMetrics
 from exchange.trading.inspection import Inspector
 from exchange.trading.journal.contract import JournalCorrupt, JournalUnavailable
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore
 from exchange.trading.journal.postgres import PostgresJournal
+from exchange.trading.replication.parts import ReplicaTimes
 from pincex.trading.v1 import admin_service_pb2, types_pb2
 from tests.integration.trading.engine_app import (
     ENVIRONMENT,
@@ -39,8 +41,7 @@ from tests.integration.trading.engine_app import (
 # --- leading ---
 
 
-async def test_an_instance_waits_for_its_turn_and_takes_the_state_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exchange.trading.instance.ACQUIRE_RETRY_S", 0.005)
+async def test_an_instance_follows_until_its_turn_and_the_state_outlives_both(monkeypatch: pytest.MonkeyPatch) -> None:
     store = MemoryStore()
     async with running_exchange(monkeypatch, store=store) as first:
         order = await first.demo.buy("1", "40000", client_order_id="mine")
@@ -52,12 +53,13 @@ async def test_an_instance_waits_for_its_turn_and_takes_the_state_over(monkeypat
         )
         running = asyncio.create_task(second.run())
         await eventually(lambda: second.status.port != 0, "the second listens")
+        await eventually(second._serving.is_set, "the second follows")
         assert second.desk.sequencer is None
-        assert await readiness(second) == (503, "not leading yet\n")
+        assert await readiness(second) == (200, "ok\n")
         assert await readiness(first.app) == (200, "ok\n")
         first.stopped.set()
         await first.running
-        # Both share the test's stop signal: it ends the second too, but not before it has had its turn.
+        # Both share the test's stop signal: it ends the second too.
         await running
     async with running_exchange(monkeypatch, store=store) as third:
         assert await third.state_hash() == before
@@ -73,14 +75,13 @@ async def readiness(app: App) -> tuple[int, str]:
 
 
 async def test_a_store_that_does_not_answer_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exchange.trading.instance.ACQUIRE_RETRY_S", 0.005)
     acquire, failures = MemoryLease.acquire, [1, 2]
 
-    async def failing(lease: MemoryLease, holder: str) -> int | None:
+    async def failing(lease: MemoryLease, holder: str, address: str = "", *, deposing: int = 0) -> int | None:
         if failures:
             failures.pop()
             raise JournalUnavailable("no route to the store")
-        return await acquire(lease, holder)
+        return await acquire(lease, holder, address, deposing=deposing)
 
     monkeypatch.setattr(MemoryLease, "acquire", failing)
     async with running_exchange(monkeypatch) as exchange:
@@ -103,7 +104,6 @@ async def test_a_journal_that_goes_away_during_recovery_is_waited_for(monkeypatc
 
 
 async def test_an_instance_that_lost_its_lease_steps_down(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exchange.trading.instance.LEASE_RENEW_S", 0.005)
     renew, lost = MemoryLease.renew, asyncio.Event()
     answers: list[Any] = [JournalUnavailable("for a moment")]
 
@@ -113,9 +113,13 @@ async def test_an_instance_that_lost_its_lease_steps_down(monkeypatch: pytest.Mo
         return await renew(lease) and not lost.is_set()
 
     monkeypatch.setattr(MemoryLease, "renew", renewing)
-    async with running_exchange(monkeypatch) as exchange:
+
+    def often(app: App) -> None:
+        app.times = ReplicaTimes(lease_renew_s=0.005)
+
+    async with running_exchange(monkeypatch, prepare=often) as exchange:
         await eventually(lambda: not answers, "a store away for a moment changes nothing")
-        before = exchange.app.desk.leader
+        before = exchange.sequencer
         order = await exchange.demo.buy("1", "40000")
         lost.set()
         await eventually(lambda: exchange.app.desk.sequencer is not before, "it steps down")
@@ -139,7 +143,7 @@ async def test_a_broken_invariant_stops_the_process_before_it_can_answer(monkeyp
     async def break_it() -> None:
         async with running_exchange(monkeypatch) as exchange:
             asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-            exchange.app.desk.leader.engine = Broken(exchange.engine)  # type: ignore[assignment]
+            exchange.sequencer.engine = Broken(exchange.engine)  # type: ignore[assignment]
             refusal = await refused(exchange.demo.buy("1", "40000"))
             assert refusal.code == "UNAVAILABLE"
             await eventually(exchange.running.done, "it stops")
@@ -213,7 +217,7 @@ async def test_a_snapshot_that_fails_is_counted_and_stops_nothing(monkeypatch: p
 
 def with_database(exchange: Exchange, url: str) -> None:
     """As if the journal were in a database at this address."""
-    config = Config.read(Environment({**ENVIRONMENT, "DATABASE_URL": url}))
+    config = Config.read(Environment({**ENVIRONMENT, "PINCEX_MEMORY": "0", "DATABASE_URL": url}))
     exchange.app.config = config
 
 
@@ -227,11 +231,11 @@ async def test_a_snapshot_is_made_by_a_process_of_its_own(
     script.chmod(0o755)
     with_database(exchange, "postgresql://here")
     monkeypatch.setattr(sys, "executable", str(script))
-    assert await exchange.app._snapshot_apart() == 17
+    assert await exchange.app._make_snapshot() == 17
 
     script.write_text("#!/bin/sh\necho no such database >&2\nexit 1\n")
     with pytest.raises(RuntimeError, match="no such database"):
-        await exchange.app._snapshot_apart()
+        await exchange.app._make_snapshot()
 
 
 async def test_the_snapshotter_stores_one_and_prints_its_sequence(
@@ -289,13 +293,13 @@ async def test_the_edge_s_metrics_are_shown_with_the_engine_s_where_there_is_an_
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    registry = CollectorRegistry()
-    with_edge = await main.metrics_text(registry, f"http://127.0.0.1:{port}/stats")()
+    fleet = FleetMetrics("one", CollectorRegistry(), f"http://127.0.0.1:{port}/stats", list)
+    with_edge = await fleet.text()
     await runner.cleanup()
-    edge_gone = await main.metrics_text(registry, f"http://127.0.0.1:{port}/stats")()
+    edge_gone = await fleet.text()
 
     assert with_edge.startswith(edge_gone)
-    assert edge_gone == await main.metrics_text(registry, "")()
+    assert edge_gone == await FleetMetrics("one", CollectorRegistry(), "", list).text()
 
 
 def test_the_process_serves_until_its_signal_and_leaves_with_0(monkeypatch: pytest.MonkeyPatch) -> None:

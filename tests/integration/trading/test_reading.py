@@ -93,7 +93,7 @@ async def test_a_read_of_a_sequence_that_does_not_come_says_so(
     assert refusal.metadata == {"sequence": str(order.sequence)}
     for _ in range(5):
         await refused(exchange.demo.get(order.order_id, min_sequence=2**64 - 1))
-    assert exchange.app.desk.leader._sequence_waiters == [], "who gave up is waited for no longer"
+    assert len(exchange.sequencer._sequence_waiters) == 0, "who gave up is waited for no longer"
 
 
 async def test_a_read_waits_until_the_sequence_comes(exchange: Exchange) -> None:
@@ -103,7 +103,7 @@ async def test_a_read_waits_until_the_sequence_comes(exchange: Exchange) -> None
     await exchange.demo.buy("1", "50000")
 
     await waiting
-    assert exchange.app.desk.leader.committed_sequence >= head + 1
+    assert exchange.sequencer.committed_sequence >= head + 1
 
 
 # --- lists ---

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from exchange.trading.journal.memory import MemoryJournal
+from exchange.trading.service.attendance import SessionAttendance
 from exchange.trading.service.session import Sessions
 from pincex.trading.v1 import order_session_pb2 as pb
 from pincex.trading.v1 import types_pb2
@@ -21,12 +22,12 @@ FASTER = 50
 @pytest.fixture
 def fast_timers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timers of sessions run out in a fiftieth of their time."""
-    real = Sessions._set_timer
+    real = SessionAttendance._set_timer
 
-    def set_timer(sessions: Sessions, key: tuple[str, str], delay: float) -> None:
-        real(sessions, key, delay / FASTER)
+    def set_timer(attendance: SessionAttendance, key: tuple[str, str], delay: float) -> None:
+        real(attendance, key, delay / FASTER)
 
-    monkeypatch.setattr(Sessions, "_set_timer", set_timer)
+    monkeypatch.setattr(SessionAttendance, "_set_timer", set_timer)
 
 
 def open_orders(exchange: Exchange) -> int:
@@ -88,7 +89,7 @@ async def test_attaching_again_within_the_grace_cancels_nothing(exchange: Exchan
     again = await Session.open(exchange.demo, cancel_on_disconnect=True, grace=seconds(0.2))
 
     assert again.opened.resumed
-    assert exchange.app.sessions._timers == {}
+    assert exchange.app.attendance._timers == {}
     assert open_orders(exchange) == 1
 
 
@@ -99,9 +100,9 @@ async def test_a_session_without_cancel_on_disconnect_is_kept_for_an_hour(exchan
     await eventually(lambda: exchange.app.sessions.open_count == 0, "the connection is gone")
 
     loop = asyncio.get_running_loop()
-    timer = exchange.app.sessions._timers["demo", "s"]
+    timer = exchange.app.attendance._timers["demo", "s"]
     assert 3_500 < timer.when() - loop.time() <= 3_600
-    exchange.app.sessions._expire(("demo", "s"))
+    exchange.app.attendance._expire(("demo", "s"))
     await eventually(lambda: not known_sessions(exchange), "the session is forgotten")
     assert open_orders(exchange) == 1
 
@@ -120,11 +121,11 @@ async def test_the_dead_man_timer_cancels_when_nothing_comes(exchange: Exchange)
 async def test_pings_keep_the_dead_man_timer_from_running_out(exchange: Exchange) -> None:
     session = await Session.open(exchange.demo, dead_man_timeout=seconds(10))
     await session.run(1, RESTING)
-    armed = exchange.app.sessions._timers["demo", "s"].when()
+    armed = exchange.app.attendance._timers["demo", "s"].when()
     await session.ping(1)
     assert (await session.stream.next()).pong.nonce == 1
 
-    await eventually(lambda: exchange.app.sessions._timers["demo", "s"].when() > armed, "the timer is set anew")
+    await eventually(lambda: exchange.app.attendance._timers["demo", "s"].when() > armed, "the timer is set anew")
     assert open_orders(exchange) == 1
 
 
@@ -149,7 +150,7 @@ async def test_the_dead_man_timer_works_for_a_client_that_never_reads(
     while not connection.outbox.full():
         connection.outbox.put_nowait(pb.OrderSessionResponse(pong=pb.SessionPong()))
 
-    exchange.app.sessions._expire(("demo", "s"))
+    exchange.app.attendance._expire(("demo", "s"))
 
     await eventually(lambda: open_orders(exchange) == 0, "the order is cancelled")
 

@@ -37,22 +37,22 @@ async def hold_appends(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> a
 
 
 async def test_beyond_its_queue_the_engine_refuses_and_says_when_to_try_again(exchange: Exchange) -> None:
-    exchange.app.desk.leader.limits = SequencerLimits(max_queued_commands=0)
+    exchange.sequencer.limits = SequencerLimits(max_queued_commands=0)
     refusal = await refused(exchange.demo.buy("1", "40000", client_order_id="mine"))
 
     assert (refusal.code, refusal.reason) == ("RESOURCE_EXHAUSTED", "OVERLOADED")
     assert "RetryInfo" in refusal.details
-    exchange.app.desk.leader.limits = SequencerLimits()
+    exchange.sequencer.limits = SequencerLimits()
     assert (await exchange.demo.buy("1", "40000", client_order_id="mine")).order_id
 
 
 async def test_an_overloaded_session_ends_and_goes_on_where_it_was(exchange: Exchange) -> None:
     session = await Session.open(exchange.demo)
     await session.run(1, RESTING)
-    exchange.app.desk.leader.limits = SequencerLimits(max_queued_commands=0)
+    exchange.sequencer.limits = SequencerLimits(max_queued_commands=0)
     await session.send(2, RESTING, replacing(client_order_id="none", price="1", quantity="1"))
     refusal = await refused(session.stream.rest())
-    exchange.app.desk.leader.limits = SequencerLimits()
+    exchange.sequencer.limits = SequencerLimits()
 
     assert refusal.reason == "OVERLOADED"
     again = await Session.open(exchange.demo)
@@ -126,10 +126,10 @@ async def test_no_read_shows_what_is_not_durable(
 # --- no leader ---
 
 
-async def test_an_instance_that_does_not_lead_answers_not_ready(exchange: Exchange) -> None:
+async def test_an_instance_without_a_core_answers_not_ready(exchange: Exchange) -> None:
     session = await Session.open(exchange.demo)
-    sequencer = exchange.app.desk.leader
-    exchange.app.desk.step_down()
+    sequencer = exchange.sequencer
+    exchange.app.desk.sit(None)
     health = exchange.demo.ask(exchange.demo.health.GetHealth, health_service_pb2.GetHealthRequest())
     book = market_service_pb2.StreamOrderBookRequest(symbol="BTCUSD")
     for call in (
@@ -143,12 +143,12 @@ async def test_an_instance_that_does_not_lead_answers_not_ready(exchange: Exchan
         assert "RetryInfo" in refusal.details
     await session.ping(1)
     assert (await refused(session.stream.rest())).reason == "NOT_READY"
-    exchange.app.desk.sequencer = sequencer
+    exchange.app.desk.sit(sequencer)
 
 
 async def test_a_read_that_waits_for_a_sequence_hears_that_the_leader_went(exchange: Exchange) -> None:
     waiting = asyncio.create_task(refused(exchange.demo.get("1", min_sequence=10**6)))
-    await eventually(lambda: bool(exchange.app.desk.leader._sequence_waiters), "it waits")
+    await eventually(lambda: bool(exchange.sequencer._sequence_waiters), "it waits")
     await exchange.lead_again()
 
     assert (await waiting).reason == "NOT_READY"
@@ -158,15 +158,16 @@ async def test_a_new_leader_gives_every_session_time_to_attach_again(exchange: E
     session = await Session.open(exchange.demo, cancel_on_disconnect=True, grace=seconds(0))
     await session.run(1, RESTING)
     sessions = exchange.app.sessions
-    sequencer = exchange.app.desk.leader
-    exchange.app.desk.step_down()
+    sequencer = exchange.sequencer
+    exchange.app.desk.sit(None)
     session.drop()
     await eventually(lambda: sessions.open_count == 0, "the connection is gone")
-    exchange.app.desk.sequencer = sequencer
+    exchange.app.desk.sit(sequencer)
     sequencer.stop()
-    await eventually(lambda: ("demo", "s") in sessions._timers, "the session has its grace")
+    timers = exchange.app.attendance._timers
+    await eventually(lambda: ("demo", "s") in timers, "the session has its grace")
 
-    assert sessions._timers["demo", "s"].when() - asyncio.get_running_loop().time() > 9
+    assert timers["demo", "s"].when() - asyncio.get_running_loop().time() > 9
     again = await Session.open(exchange.demo, cancel_on_disconnect=True, grace=seconds(0))
     assert (again.opened.last_number, len(exchange.engine.state.accounts["demo"].orders)) == (1, 1)
     # Once more, with a timer that is set already.
@@ -192,7 +193,7 @@ class FailingEnds:
             return await execute(desk, command)
 
         monkeypatch.setattr(Desk, "execute", patched)
-        monkeypatch.setattr("exchange.trading.service.session.END_RETRY_S", 0.005)
+        monkeypatch.setattr("exchange.trading.service.attendance.END_RETRY_S", 0.005)
 
 
 async def test_a_session_is_ended_as_soon_as_the_journal_is_back(
@@ -219,15 +220,15 @@ async def test_a_session_that_its_client_attached_meanwhile_is_not_ended(
     await eventually(lambda: ends.attempts >= 1, "the end is tried")
     again = await Session.open(exchange.demo, cancel_on_disconnect=True, grace=seconds(0))
     ends.failing = False
-    await eventually(lambda: not exchange.app.sessions._tasks, "nobody tries any longer")
+    await eventually(lambda: not exchange.app.attendance._tasks, "nobody tries any longer")
 
     assert (await again.run(2, RESTING))[0].reason == 0
     assert len(exchange.engine.state.accounts["demo"].orders) == 2
 
 
 async def test_an_expiry_of_a_session_that_is_gone_already_is_no_trouble(exchange: Exchange) -> None:
-    exchange.app.sessions._expire(("demo", "never-was"))
-    await eventually(lambda: not exchange.app.sessions._tasks, "it is done")
+    exchange.app.attendance._expire(("demo", "never-was"))
+    await eventually(lambda: not exchange.app.attendance._tasks, "it is done")
 
 
 async def test_a_book_stream_begun_on_what_never_became_durable_is_refused(

@@ -116,7 +116,7 @@ class Rig:
         self.journal.begun.clear()
         return self
 
-    def publish(self, committed: Committed) -> None:
+    def publish(self, committed: Committed, _frame: Frame) -> None:
         self.published.append(committed)
 
     def place(self, client_order_id: str, **changes: Any) -> asyncio.Future[list[Result]]:

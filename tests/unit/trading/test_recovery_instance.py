@@ -29,14 +29,15 @@ class Running:
         self.journal = ControlledJournal(self.store)
         config = Config.read(Environment({"PINCEX_MEMORY": "1", "PINCEX_PROFILE": "development"}))
         self.app = App(config, self.journal, MemoryLease(self.store))
-        self.run = asyncio.create_task(self.app.instance.run())
+        self.replica = self.app.replica = self.app._make_replica()
+        self.run = asyncio.create_task(self.replica.run())
 
     def serving(self) -> bool:
         assert not self.run.done()
         return self.app._ready().ready
 
     async def end(self) -> None:
-        self.app.instance.stop()
+        self.replica.stop()
         await asyncio.wait_for(self.run, 10.0)
 
 
@@ -76,7 +77,8 @@ async def test_a_deposed_leader_discards_what_was_not_durable_and_starts_anew(ru
 
 async def test_a_broken_core_ends_the_instance_with_what_broke(running: Running) -> None:
     await until(running.serving)
-    sequencer = running.app.desk.leader
+    sequencer = running.app.desk.sequencer
+    assert sequencer is not None
     error = AssertionError("the book is crossed")
     sequencer.engine = FaultyEngine(sequencer.engine, "maker", error)  # type: ignore[assignment]
     head = running.store.head()

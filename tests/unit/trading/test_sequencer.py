@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from exchange.trading.core.events import R_ORDER_ID, R_REASON, R_SEQUENCE
 from exchange.trading.core.reasons import DUPLICATE_ID
-from exchange.trading.sequencer import Overloaded, SequencerLimits
+from exchange.trading.seat import Overloaded
+from exchange.trading.sequencer import SequencerLimits
 from tests.integration.journal.waiting import until
 from tests.unit.trading.sequencer_rig import Rig, order, turns
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from exchange.trading.core.events import R_SEQUENCE
-from exchange.trading.journal.contract import Fenced, JournalUnavailable
-from exchange.trading.sequencer import Committed, SequencerLimits, Stalled, Stopped
+from exchange.trading.journal.contract import Fenced, Frame, JournalUnavailable
+from exchange.trading.seat import Stalled, Stopped
+from exchange.trading.sequencer import Committed, SequencerLimits
 from tests.integration.journal.waiting import until
 from tests.unit.trading.sequencer_rig import FaultyEngine, Rig, order, turns
 
@@ -215,7 +216,7 @@ async def test_a_reader_of_events_that_fails_stops_the_leader():
     rig = await Rig().start()
     error = KeyError("a sink")
 
-    def fail(_committed: Committed) -> None:
+    def fail(_committed: Committed, _frame: Frame) -> None:
         raise error
 
     rig.sequencer._on_commit = fail

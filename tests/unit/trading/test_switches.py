@@ -20,8 +20,10 @@ class Watched:
 
     def __init__(self, folder: Path | None, environment: dict[int, bool] | None = None) -> None:
         self.turned: list[tuple[int, bool]] = []
+        self.request_ids: list[str] = []
         self.failures = 0
-        self._watcher = SwitchWatcher(folder, environment or {}, self._turn)
+        self.leads = True
+        self._watcher = SwitchWatcher(folder, environment or {}, self._turn, self._begins)
         self._task: asyncio.Task[None] | None = None
         self._polls = 0
         self._real_read = self._watcher._read
@@ -31,7 +33,11 @@ class Watched:
         self._polls += 1
         return self._real_read(name)
 
-    async def _turn(self, switch: int, on: bool) -> None:  # noqa: FBT001 - the watcher's form
+    async def _begins(self) -> bool:
+        return self.leads
+
+    async def _turn(self, switch: int, on: bool, request_id: str) -> None:  # noqa: FBT001 - the watcher's form
+        self.request_ids.append(request_id)
         if self.failures:
             self.failures -= 1
             raise ConnectionError("the journal is away")
@@ -112,3 +118,35 @@ async def test_a_file_wins_over_the_environment(tmp_path: Path) -> None:
     await watched.stop()
 
     assert watched.turned == [(MAINTENANCE, True)]
+
+
+async def test_an_instance_that_joins_others_undoes_nothing_and_sees_the_next_change(tmp_path: Path) -> None:
+    (tmp_path / "ACCEPT_NEW_ORDERS").write_text("true")
+    watched = Watched(tmp_path, {MAINTENANCE: True})
+    watched.leads = False
+    await watched.until(lambda: True)
+    assert watched.turned == []
+
+    (tmp_path / "ACCEPT_NEW_ORDERS").write_text("false")
+    await watched.until(lambda: bool(watched.turned))
+    assert watched.turned == [(ACCEPT, False)]
+    await watched.stop()
+
+
+async def test_all_instances_ask_for_a_change_under_one_id(tmp_path: Path) -> None:
+    watchers = [Watched(tmp_path), Watched(tmp_path)]
+    for watched in watchers:
+        await watched.until(lambda: True)
+    ids: list[str] = []
+    for text in ("false", "true"):
+        (tmp_path / "ACCEPT_NEW_ORDERS").write_text(text)
+        for watched in watchers:
+            await watched.until(lambda watched=watched: bool(watched.request_ids))  # type: ignore[misc]
+        (one,), (other,) = (watched.request_ids for watched in watchers)
+        assert one == other
+        ids.append(one)
+        for watched in watchers:
+            watched.request_ids.clear()
+    assert ids[0] != ids[1], "another change is another command"
+    for watched in watchers:
+        await watched.stop()

@@ -154,6 +154,16 @@ class Hub:
             return True
         return await self._wait(self._waiting, timeout_s)
 
+    async def reaches(self, sequence: int, timeout_s: float) -> bool:
+        """Return True when this sequence is durable here, False when it is not in time."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self.head_sequence < sequence and not self.closed:
+            remaining = deadline - loop.time()
+            if remaining <= 0 or not await self.wait_beyond(self.head_sequence, remaining):
+                return False
+        return self.head_sequence >= sequence
+
     async def wait_account(self, account: str, timeout_s: float) -> bool:
         """Return True when the next frame that concerns the account is durable or the hub closes, False when time is
         up. What came before the call is not waited for: read up to the head first, without awaiting in between.

@@ -11,6 +11,7 @@ from typing import Protocol
 from exchange.runtime.config import Secret
 from exchange.trading.journal.errors import (
     BelowFloor,
+    Diverged,
     Fenced,
     JournalCorrupt,
     JournalError,
@@ -21,6 +22,7 @@ from exchange.trading.journal.frame import GENESIS_HASH, Frame
 __all__ = [
     "GENESIS_HASH",
     "BelowFloor",
+    "Diverged",
     "Fenced",
     "Frame",
     "Journal",
@@ -28,6 +30,7 @@ __all__ = [
     "JournalError",
     "JournalUnavailable",
     "Lease",
+    "LeaseView",
     "StoredSnapshot",
 ]
 
@@ -129,20 +132,39 @@ class Journal(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """Who holds the lease, as its store says: `holder` None after a release, `address` where the holder takes links,
+    `valid` whether the time is not up. `epoch` 0: nobody has ever led.
+    """
+
+    holder: str | None
+    address: str
+    epoch: int
+    valid: bool
+
+
 class Lease(Protocol):
     """The right to lead one shard, held for a limited time and fenced by a growing epoch."""
 
     @property
     def held_until(self) -> float:
-        """`time.monotonic()` until which nobody else can have acquired it; 0.0 while it is not held."""
+        """`time.monotonic()` until which nobody else can have acquired it, unless this process was taken for dead; 0.0
+        while it is not held.
+        """
         ...
 
-    async def acquire(self, holder: str) -> int | None:
+    async def acquire(self, holder: str, address: str = "", *, deposing: int = 0) -> int | None:
         """Return a new fencing epoch, or None while another holder's lease is valid.
 
-        The same holder name takes over at once. The epoch is durable, and no append under an older
-        one can land, when this returns. JournalUnavailable: unknown, ask again.
+        The same holder name takes over at once, and so does anybody from the holder of the epoch `deposing`: for when
+        that one is known to be dead. The epoch is durable, and no append under an older one can land, when this
+        returns. JournalUnavailable: unknown, ask again.
         """
+        ...
+
+    async def look(self) -> LeaseView:
+        """Return who holds it now. JournalUnavailable: the store did not answer in time."""
         ...
 
     async def renew(self) -> bool:

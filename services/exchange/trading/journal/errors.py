@@ -27,6 +27,13 @@ class JournalCorrupt(JournalError):
         self.difference = difference
 
 
+class Diverged(JournalError):
+    """What a core has applied is not what the journal holds: it must begin again from there.
+
+    A follower comes to it where a commit was seen and then lost with its server, before a standby had it.
+    """
+
+
 class BelowFloor(JournalError):
     """The frames asked for have been archived; `floor` is the oldest sequence still here."""
 

@@ -18,7 +18,7 @@ from exchange.trading.journal.checks import (
     check_same_state,
     check_snapshot_frame,
 )
-from exchange.trading.journal.contract import StoredSnapshot
+from exchange.trading.journal.contract import LeaseView, StoredSnapshot
 from exchange.trading.journal.errors import Fenced, JournalError, JournalUnavailable
 from exchange.trading.journal.frame import GENESIS_HASH, Frame
 
@@ -39,6 +39,7 @@ class MemoryStore:
     incarnation: str = field(default_factory=lambda: str(uuid4()))
     epoch: int = 0
     holder: str | None = None
+    address: str = ""
     expires_at: float = 0.0
     frames: list[Frame] = field(default_factory=list)
     snapshots: dict[int, StoredSnapshot] = field(default_factory=dict)
@@ -204,16 +205,22 @@ class MemoryLease:
         """Time of `now` until which nobody else can have it."""
         return self._held_until
 
-    async def acquire(self, holder: str) -> int | None:
+    async def acquire(self, holder: str, address: str = "", *, deposing: int = 0) -> int | None:
         """Take the lease; see `Lease.acquire`."""
         store = self._store
-        if store.holder not in {None, holder} and store.expires_at > self._now():
+        is_taken = store.holder not in {None, holder} and store.expires_at > self._now()
+        if is_taken and store.epoch != deposing:
             return None
         store.epoch += 1
-        store.holder = holder
+        store.holder, store.address = holder, address
         self._epoch = store.epoch
         self._held_until = store.expires_at = self._now() + self._ttl_seconds
         return self._epoch
+
+    async def look(self) -> LeaseView:
+        """Who holds it; see `Lease.look`."""
+        store = self._store
+        return LeaseView(store.holder, store.address, store.epoch, store.expires_at > self._now())
 
     async def renew(self) -> bool:
         """Extend the lease; see `Lease.renew`."""

@@ -1,6 +1,7 @@
 """The leader's lease in PostgreSQL: a row with an expiry by the server's clock, and the fence beside it."""
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
@@ -8,6 +9,7 @@ from typing import TypeVar
 import asyncpg
 
 from exchange.runtime.postgres import CONNECTION_ERRORS
+from exchange.trading.journal.contract import LeaseView
 from exchange.trading.journal.errors import JournalError, JournalUnavailable
 from exchange.trading.journal.postgres_session import Session
 
@@ -18,12 +20,13 @@ DEFAULT_LEASE_SECONDS = 2.0
 # update of the fence waits for an append in flight, and every later one under the old epoch fails.
 _ACQUIRE = """
 WITH taken AS (
-    INSERT INTO journal_lease AS lease (shard, epoch, holder, expires_at)
-    VALUES ($1, 1, $2, clock_timestamp() + $3 * interval '1 second')
+    INSERT INTO journal_lease AS lease (shard, epoch, holder, expires_at, address)
+    VALUES ($1, 1, $2, clock_timestamp() + $3 * interval '1 second', $4)
     ON CONFLICT (shard) DO UPDATE
-        SET epoch = lease.epoch + 1, holder = excluded.holder,
+        SET epoch = lease.epoch + 1, holder = excluded.holder, address = excluded.address,
             expires_at = clock_timestamp() + $3 * interval '1 second'
         WHERE lease.holder IS NULL OR lease.holder = excluded.holder OR lease.expires_at <= clock_timestamp()
+            OR lease.epoch = $5
     RETURNING shard, epoch
 )
 INSERT INTO journal_fence AS fence (shard, epoch) SELECT shard, epoch FROM taken
@@ -34,6 +37,9 @@ RETURNING epoch
 _RENEW = """
 UPDATE journal_lease SET expires_at = clock_timestamp() + $3 * interval '1 second'
 WHERE shard = $1 AND epoch = $2 AND holder IS NOT NULL RETURNING true
+"""
+_LOOK = """
+SELECT json_build_array(holder, address, epoch, expires_at > clock_timestamp())::text FROM journal_lease WHERE shard = $1
 """
 _RELEASE = "UPDATE journal_lease SET holder = NULL WHERE shard = $1 AND epoch = $2 RETURNING true"
 
@@ -59,15 +65,20 @@ class PostgresLease:
         """`time.monotonic()` until which nobody else can have it; see `Lease.held_until`."""
         return self._held_until
 
-    async def acquire(self, holder: str) -> int | None:
+    async def acquire(self, holder: str, address: str = "", *, deposing: int = 0) -> int | None:
         """Take the lease; see `Lease.acquire`."""
         asked_at = time.monotonic()
         epoch: int | None = await self._call(
-            lambda: self._session.fetch_value(_ACQUIRE, self._shard, holder, self._ttl_seconds)
+            lambda: self._session.fetch_value(_ACQUIRE, self._shard, holder, self._ttl_seconds, address, deposing)
         )
         self._epoch = epoch
         self._held_until = 0.0 if epoch is None else asked_at + self._ttl_seconds
         return epoch
+
+    async def look(self) -> LeaseView:
+        """Who holds it; see `Lease.look`."""
+        found: str | None = await self._call(lambda: self._session.fetch_value(_LOOK, self._shard))
+        return LeaseView(*json.loads(found)) if found is not None else LeaseView(None, "", 0, valid=False)
 
     async def renew(self) -> bool:
         """Extend the lease; see `Lease.renew`."""

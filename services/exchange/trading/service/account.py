@@ -65,7 +65,7 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         if not request.request_id:
             raise requests.refuse(ErrorReason.FIELD_REQUIRED, "request_id")
         desk = self._desk
-        asset = desk.asset(request.asset)
+        asset = await desk.find(lambda: desk.asset(request.asset))
         amount = amount_units(request.amount, asset.decimals, "amount")
         request_time = (
             requests.nanoseconds(request.request_time, "request_time") if request.HasField("request_time") else 0

@@ -33,6 +33,7 @@ from exchange.trading.service.desk import Desk
 from exchange.trading.service.market import add_levels, checked_depth
 from exchange.trading.service.messages import asset_message, market_message
 from exchange.trading.service.past import JournalProofs
+from exchange.trading.service.replica_desk import ReplicaDesk
 from exchange.trading.service.units import amount_units, decimal_error, units_or_zero
 from pincex.trading.v1 import admin_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2_grpc, types_pb2
@@ -43,10 +44,17 @@ DEFAULT_PROTECTION_PPM = 50_000
 class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
     """See `proto/pincex/trading/v1/admin_service.proto`."""
 
-    def __init__(self, desk: Desk, inspector: Inspector, metrics_text: Callable[[], Awaitable[bytes]]) -> None:
+    def __init__(
+        self,
+        desk: Desk,
+        inspector: Inspector,
+        metrics_text: Callable[[], Awaitable[bytes]],
+        replicas: ReplicaDesk,
+    ) -> None:
         self._desk = desk
         self._inspector = inspector
         self._metrics_text = metrics_text
+        self._replicas = replicas
         self._proofs = JournalProofs(desk.journal)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("admin")
 
@@ -67,6 +75,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         """The book as operators compare it."""
         depth = checked_depth(request.depth)
         desk = self._desk
+        # As it stands here, not as it is elsewhere: operators compare instances by it.
         market, units = desk.market(request.symbol)
         message = pb.BookState(
             symbol=market.symbol,
@@ -89,7 +98,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
     async def RebuildOrderBook(self, request: pb.RebuildOrderBookRequest, context: Any) -> pb.RebuildOrderBookResponse:
         """Build the book from the journal and compare."""
         market, _ = self._desk.market(request.symbol)
-        report = await self._inspector.rebuild(market.symbol)
+        report = await self._inspector.rebuild(self._desk.seat, market.symbol)
         self._log.info(
             "order book rebuilt from the journal",
             operator=self._operator(),
@@ -130,11 +139,33 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         """Prove a stretch of the journal."""
         return self._proofs.serve(request.from_sequence, request.to_sequence)
 
+    # --- instances ---
+
+    async def CompareReplicas(self, request: pb.CompareReplicasRequest, context: Any) -> pb.CompareReplicasResponse:
+        """All instances side by side."""
+        return await self._replicas.compare(request.symbol)
+
+    async def HandOverLeadership(
+        self, request: pb.HandOverLeadershipRequest, context: Any
+    ) -> pb.HandOverLeadershipResponse:
+        """Another instance leads."""
+        response = await self._replicas.hand_over()
+        self._log.info("leadership handed over", operator=self._operator(), reason=request.reason)
+        return response
+
+    async def ActivateRules(self, request: pb.ActivateRulesRequest, context: Any) -> pb.ActivateRulesResponse:
+        """Newer rules hold, once all instances know them."""
+        version = request.rules_version
+        self._replicas.check_rules(version)
+        command = cmd.activate_rules(self._operator(), version)
+        result = await self._execute(command, request.reason, f"rules {version} activated")
+        return pb.ActivateRulesResponse(rules_version=version, sequence=result[R_SEQUENCE])
+
     # --- numbers ---
 
     async def GetQueueDepth(self, request: pb.GetQueueDepthRequest, context: Any) -> httpbody_pb2.HttpBody:
         """A bare number."""
-        return httpbody_pb2.HttpBody(content_type="text/plain", data=f"{self._desk.leader.queue_depth}\n".encode())
+        return httpbody_pb2.HttpBody(content_type="text/plain", data=f"{self._desk.seat.queue_depth}\n".encode())
 
     async def GetMetrics(self, request: pb.GetMetricsRequest, context: Any) -> httpbody_pb2.HttpBody:
         """Prometheus text."""
@@ -149,10 +180,10 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         state = desk.state
         message = pb.EngineState(
             instance=desk.instance,
-            role="LEADER",
+            role=desk.role,
             sequence=state.sequence,
             state_hash=desk.engine.state_hash(),
-            epoch=desk.leader.epoch,
+            epoch=desk.seat.epoch,
             incarnation=desk.journal.incarnation,
             core_mode=self._inspector.core_mode,
             rules_version=state.rules_version,
@@ -204,6 +235,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
 
     async def GetSwitches(self, request: pb.GetSwitchesRequest, context: Any) -> pb.Switches:
         """The switches as they stand."""
+        await self._desk.fresh()
         return await self._switches()
 
     async def _switches(self) -> pb.Switches:
@@ -234,6 +266,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         """All assets, by code."""
         size = paging.page_size(request.page_size)
         after = paging.read_token(request.page_token, "assets")
+        await self._desk.fresh()
         assets = sorted(
             (asset for asset in self._desk.state.assets if asset.code > after), key=lambda asset: asset.code
         )
@@ -245,16 +278,16 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
 
     async def CreateMarket(self, request: pb.CreateMarketRequest, context: Any) -> types_pb2.Market:
         """Make a market."""
-        definition = self._definition(request)
+        definition = await self._definition(request)
         request_id = requests.client_id(request.request_id, "request_id")
         command = cmd.create_market(self._operator(), definition, request_id=request_id)
         result = await self._execute(command, "", f"market {definition[reg.D_SYMBOL]} made")
         return await self._market(result[R_COUNT])
 
-    def _definition(self, request: pb.CreateMarketRequest) -> reg.Definition:
+    async def _definition(self, request: pb.CreateMarketRequest) -> reg.Definition:
         """The definition that a request asks for; whether it keeps the rules of money is the core's to say."""
         desk = self._desk
-        base, quote = desk.asset(request.base_asset), desk.asset(request.quote_asset)
+        base, quote = await desk.find(lambda: (desk.asset(request.base_asset), desk.asset(request.quote_asset)))
         symbol = canonical_symbol(request.symbol or base.code + quote.code)
         if SYMBOL.fullmatch(symbol) is None:
             raise requests.refuse(
@@ -293,7 +326,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
     async def UpdateMarket(self, request: pb.UpdateMarketRequest, context: Any) -> types_pb2.Market:
         """Change a market's rules."""
         desk = self._desk
-        market, units = desk.market(request.symbol)
+        market, units = await desk.find(lambda: desk.market(request.symbol))
         lot = units.base_per_lot
         changes: dict[int, int] = {}
         if request.HasField("min_quantity"):
@@ -332,7 +365,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         return await self._set_mode(request, OPEN)
 
     async def _set_mode(self, request: pb.SetMarketModeRequest, mode: int) -> types_pb2.Market:
-        market, _ = self._desk.market(request.symbol)
+        market, _ = await self._desk.find(lambda: self._desk.market(request.symbol))
         request_id = requests.client_id(request.request_id, "request_id")
         command = cmd.set_market_mode(self._operator(), market.index, mode, request_id=request_id)
         await self._execute(command, request.reason, f"market {market.symbol} set to {types_pb2.MarketMode.Name(mode)}")  # type: ignore[arg-type]
@@ -347,7 +380,8 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         if not request.reason:
             raise requests.refuse(ErrorReason.FIELD_REQUIRED, "reason")
         account = requests.account_name(request.account) if request.account else ""
-        market = self._desk.market(request.symbol)[0].index if request.symbol else -1
+        desk = self._desk
+        market = (await desk.find(lambda: desk.market(request.symbol)))[0].index if request.symbol else -1
         request_id = requests.client_id(request.request_id, "request_id")
         command = cmd.mass_cancel(self._operator(), account, market, request_id=request_id)
         result = await self._execute(command, request.reason, f"mass cancel of {account or 'all'} {request.symbol}")

@@ -170,7 +170,7 @@ class BookStreams:
                 "depth must be 10, 50, 200, or 0 for all",
                 metadata={"field": "depth", "value": depth},
             )
-        market, _ = self._desk.market(symbol)
+        market, _ = await self._desk.find(lambda: self._desk.market(symbol))
         places = self._places.of(f"book:{market.symbol}:{depth}")
         place = await places.read(resume_token) if resume_token else None
         feed = await self._feed(market.index)
@@ -190,7 +190,7 @@ class BookStreams:
     async def _feed(self, index: int) -> _Feed:
         """A market's feed. The book is copied as it stands, and nothing of it let out before it is durable."""
         desk = self._desk
-        sequencer = desk.leader
+        seat = desk.seat
         feed = self._feeds.get(index)
         if feed is None:
             market = desk.state.markets[index]
@@ -206,7 +206,7 @@ class BookStreams:
         if self._feeds.get(index) is not feed:
             raise ServiceError(ErrorReason.NOT_READY)
         if not feed.frame_hash:
-            feed.frame_hash = sequencer.committed_hash
+            feed.frame_hash = seat.committed_hash
         return feed
 
     def _snapshot(self, feed: _Feed, view: _View) -> pb.OrderBookUpdate:

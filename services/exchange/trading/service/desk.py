@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from exchange.domain.symbols import canonical_symbol
 from exchange.runtime.clock import Clock
@@ -33,50 +34,66 @@ from exchange.trading.core.reasons import (
     TOO_MANY_OPEN_ORDERS,
 )
 from exchange.trading.journal.contract import Journal
-from exchange.trading.sequencer import Overloaded, Sequencer, Stalled, Stopped
+from exchange.trading.replication.messages import FOLLOWER, LEADER
+from exchange.trading.seat import Overloaded, Seat, Stalled, Stopped
+from exchange.trading.sequencer import Sequencer
 from exchange.trading.service.units import MarketUnits
 
 READ_WAIT_S: Final = 2.0
 """How long a read waits for its `min_sequence`."""
 
+Found = TypeVar("Found")
+
+_NOT_FOUND: Final = frozenset({ErrorReason.UNKNOWN_SYMBOL, ErrorReason.UNKNOWN_ASSET, ErrorReason.ORDER_NOT_FOUND})
+
 
 class Desk:
-    """The instance's way to its core. `sequencer` is set while it leads."""
+    """The instance's way to its core."""
 
     def __init__(self, *, instance: str, journal: Journal, clock: Clock) -> None:
         self.instance = instance
         self.journal = journal
         self.clock = clock
-        self.sequencer: Sequencer | None = None
         self.snapshot_sequence = 0
+        self._seat: Seat | None = None
         self._units: list[MarketUnits] = []
 
-    def lead(self, sequencer: Sequencer, snapshot_sequence: int) -> None:
-        """Serve from this sequencer's core."""
+    def sit(self, seat: Seat | None) -> None:
+        """Serve from this seat; None: from none, until the next."""
         self._units = []
-        self.snapshot_sequence = snapshot_sequence
-        self.sequencer = sequencer
-
-    def step_down(self) -> None:
-        """Serve no more until the next `lead`."""
-        self.sequencer = None
+        self._seat = seat
 
     @property
-    def leader(self) -> Sequencer:
-        """The sequencer. Raises ServiceError NOT_READY while this instance does not lead."""
-        if self.sequencer is None:
+    def seat(self) -> Seat:
+        """The core in use. Raises ServiceError NOT_READY while there is none."""
+        if self._seat is None:
             raise ServiceError(ErrorReason.NOT_READY)
-        return self.sequencer
+        return self._seat
+
+    @property
+    def is_seated(self) -> bool:
+        """Whether there is a core to serve from."""
+        return self._seat is not None
+
+    @property
+    def sequencer(self) -> Sequencer | None:
+        """The sequencer, while this instance leads."""
+        return self._seat if isinstance(self._seat, Sequencer) else None
+
+    @property
+    def role(self) -> str:
+        """LEADER or FOLLOWER."""
+        return FOLLOWER if self.sequencer is None else LEADER
 
     @property
     def engine(self) -> Engine:
         """The core. Raises ServiceError NOT_READY."""
-        return self.leader.engine
+        return self.seat.engine
 
     @property
     def state(self) -> State:
         """The core's state, which may be ahead of the journal: call `settle` before an answer leaves."""
-        return self.leader.engine.state
+        return self.seat.engine.state
 
     # --- names ---
 
@@ -134,16 +151,17 @@ class Desk:
 
     def enqueue(self, commands: list[Command]) -> asyncio.Future[list[Result]]:
         """Queue commands at once. Raises ServiceError OVERLOADED, JOURNAL_UNAVAILABLE or NOT_READY."""
-        sequencer = self.leader
+        seat = self.seat
         try:
-            return sequencer.submit(commands)
+            return seat.submit(commands)
         except Overloaded:
             raise ServiceError(
-                ErrorReason.OVERLOADED, metadata={"limit": f"{sequencer.limits.max_queued_commands} queued commands"}
+                ErrorReason.OVERLOADED, metadata={"limit": f"{seat.max_queued_commands} queued commands"}
             ) from None
         except Stalled:
+            who = "journal" if self.sequencer is not None else "leader"
             raise ServiceError(
-                ErrorReason.JOURNAL_UNAVAILABLE, "the journal does not answer: nothing was done"
+                ErrorReason.JOURNAL_UNAVAILABLE, f"the {who} does not answer: nothing was done"
             ) from None
         except Stopped:
             raise ServiceError(ErrorReason.NOT_READY) from None
@@ -152,6 +170,9 @@ class Desk:
         """The results of a submission. Raises ServiceError JOURNAL_UNAVAILABLE when its outcome is unknown."""
         try:
             return await future
+        except Overloaded:
+            # The leader's word, over the link.
+            raise ServiceError(ErrorReason.OVERLOADED, metadata={"limit": "queued commands of the leader"}) from None
         except (Stalled, Stopped):
             raise ServiceError(
                 ErrorReason.JOURNAL_UNAVAILABLE, "the outcome is unknown: ask again with the same id"
@@ -159,23 +180,65 @@ class Desk:
 
     async def settle(self) -> None:
         """Wait until all that the core has applied is durable; an answer made before may leave then."""
-        barrier = self.leader.barrier()
+        barrier = self.seat.barrier()
         if barrier is not None:
             await self.settled(barrier)
 
-    async def reach(self, sequence: int) -> None:
-        """Wait for a read's `min_sequence`. Raises ServiceError SEQUENCE_NOT_REACHED after READ_WAIT_S."""
-        sequencer = self.leader
-        if sequence <= sequencer.committed_sequence:
-            return
+    async def reach(self, sequence: int, known: int = 0) -> None:
+        """Be as new as a read must be: at its `min_sequence`; without one, or where it speaks of a later sequence `known`,
+        at all that was durable before it. While nobody leads, or the leader does not say where it stands, a read is
+        answered from what is here.
+
+        Raises ServiceError SEQUENCE_NOT_REACHED for a `min_sequence` that does not come within READ_WAIT_S.
+        """
+        if sequence > self.seat.committed_sequence:
+            await self._reach(sequence)
+        if not sequence or known > self.seat.committed_sequence:
+            await self.fresh()
+
+    async def fresh(self) -> bool:
+        """See `Seat.fresh`; a change of seats meanwhile starts it anew."""
+        while True:
+            seat = self.seat
+            try:
+                return await seat.fresh()
+            except Stopped:
+                if self._seat is seat:
+                    return False
+
+    async def _reach(self, sequence: int) -> None:
         try:
-            await asyncio.wait_for(sequencer.reached(sequence), READ_WAIT_S)
+            async with asyncio.timeout(READ_WAIT_S):
+                while sequence > self.seat.committed_sequence:
+                    seat = self.seat
+                    try:
+                        await seat.reached(sequence)
+                    except Stopped:
+                        if self._seat is seat:
+                            raise ServiceError(ErrorReason.NOT_READY) from None
         except TimeoutError:
             raise ServiceError(
-                ErrorReason.SEQUENCE_NOT_REACHED, metadata={"sequence": sequencer.committed_sequence}
+                ErrorReason.SEQUENCE_NOT_REACHED, metadata={"sequence": self.seat.committed_sequence}
             ) from None
-        except Stopped:
-            raise ServiceError(ErrorReason.NOT_READY) from None
+
+    async def knows_more_now(self, error: ServiceError) -> bool:
+        """Whether to look again for what was not found: a follower may not have applied yet what is durable already.
+        Raises ServiceError NOT_READY where that cannot be told now.
+        """
+        if error.reason not in _NOT_FOUND or self.sequencer is not None:
+            return False
+        if not await self.fresh():
+            raise ServiceError(ErrorReason.NOT_READY)
+        return True
+
+    async def find(self, look: Callable[[], Found]) -> Found:
+        """What `look` finds, now or once this core is as new as the leader's. Raises what it raises."""
+        try:
+            return look()
+        except ServiceError as error:
+            if not await self.knows_more_now(error):
+                raise
+        return look()
 
     def refusal(self, reason: int, command: Command) -> ServiceError:
         """The error of a refusal of the core, with what a caller can use."""

@@ -11,7 +11,7 @@ from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.event_messages import EventTranslator
 from exchange.trading.service.messages import asset_message, balance_message, market_message, order_message
-from exchange.trading.service.streaming import HEARTBEAT_S, Places, durable
+from exchange.trading.service.streaming import ARRIVAL_WAIT_S, HEARTBEAT_S, Places, durable
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
 
@@ -30,8 +30,8 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         first = max(request.from_sequence, 1)
         if request.resume_token:
             first = (await self._places.read(request.resume_token)).sequence + 1
-        _ = self._desk.leader
-        if first > hub.head_sequence + 1:
+        _ = self._desk.seat
+        if not await hub.reaches(first - 1, ARRIVAL_WAIT_S):
             raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": hub.head_sequence})
         floor = await self._desk.journal.floor()
         if first < floor:

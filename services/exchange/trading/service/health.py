@@ -24,12 +24,12 @@ class HealthService(health_service_pb2_grpc.HealthServiceServicer):
 
     async def GetHealth(self, request: pb.GetHealthRequest, context: Any) -> pb.Health:
         """Answers while this instance serves."""
-        sequencer = self._desk.leader
+        seat = self._desk.seat
         message = pb.Health(
             status="SERVING",
             instance=self._desk.instance,
-            role="LEADER",
-            sequence=sequencer.committed_sequence,
+            role=self._desk.role,
+            sequence=seat.committed_sequence,
             version=self._version,
         )
         set_time(message.server_time, self._desk.clock.time_ns())

@@ -41,6 +41,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         size = paging.page_size(request.page_size)
         after = paging.read_token(request.page_token, "markets")
         desk = self._desk
+        await desk.fresh()
         markets = sorted(
             (market for market in desk.state.markets if market.symbol > after), key=lambda market: market.symbol
         )
@@ -54,6 +55,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
 
     async def GetMarket(self, request: pb.GetMarketRequest, context: Any) -> types_pb2.Market:
         """One market."""
+        await self._desk.fresh()
         market, units = self._desk.market(request.symbol)
         message = market_message(market, units, self._desk.state.sequence)
         await self._desk.settle()
@@ -84,6 +86,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
     async def ListMarketTrades(self, request: pb.ListMarketTradesRequest, context: Any) -> pb.ListMarketTradesResponse:
         """The latest trades of a market, newest first."""
         size = paging.page_size(request.page_size, MAX_TRADES)
+        await self._desk.fresh()
         market, units = self._desk.market(request.symbol)
         before = paging.number_position(request.page_token, market.symbol)
         page, following = self._tape.market_trades(market.index, before, size)

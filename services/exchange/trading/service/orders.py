@@ -47,7 +47,7 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     async def PlaceOrder(self, request: order_commands_pb2.PlaceOrderRequest, context: Any) -> types_pb2.Order:
         """Place one order."""
         desk = self._desk
-        market, units = desk.market(request.symbol)
+        market, units = await desk.find(lambda: desk.market(request.symbol))
         command = requests.place(request, units, request_context(context).principal.account)
         return placed_message(await desk.execute(command), units, market.default_stp)
 
@@ -62,7 +62,9 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
         slots: list[Command | ServiceError] = []
         for order in request.orders:
             try:
-                slots.append(requests.place(order, desk.market(order.symbol)[1], account))
+                symbol = order.symbol
+                _, units = await desk.find(lambda symbol=symbol: desk.market(symbol))  # type: ignore[misc]
+                slots.append(requests.place(order, units, account))
             except ServiceError as error:
                 slots.append(error)
         commands = [slot for slot in slots if not isinstance(slot, ServiceError)]
@@ -83,20 +85,21 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     async def ReplaceOrder(self, request: order_commands_pb2.ReplaceOrderRequest, context: Any) -> types_pb2.Order:
         """Give an order a new price and open quantity."""
         account = request_context(context).principal.account
-        units = units_of_order(self._desk, account, request)
+        units = await self._desk.find(lambda: units_of_order(self._desk, account, request))
         return await self._answer(await self._desk.execute(requests.replace(request, units, account)), units)
 
     async def ReduceOrder(self, request: order_commands_pb2.ReduceOrderRequest, context: Any) -> types_pb2.Order:
         """Take quantity off an order."""
         account = request_context(context).principal.account
-        units = units_of_order(self._desk, account, request)
+        units = await self._desk.find(lambda: units_of_order(self._desk, account, request))
         return await self._answer(await self._desk.execute(requests.reduce(request, units, account)), units)
 
     async def CancelAllOrders(
         self, request: order_commands_pb2.CancelAllOrdersRequest, context: Any
     ) -> order_service_pb2.CancelAllOrdersResponse:
         """Cancel the account's open orders."""
-        market = self._desk.market(request.symbol)[0].index if request.symbol else -1
+        desk = self._desk
+        market = (await desk.find(lambda: desk.market(request.symbol)))[0].index if request.symbol else -1
         account = request_context(context).principal.account
         result = await self._desk.execute(requests.cancel_all(request, market, account))
         return order_service_pb2.CancelAllOrdersResponse(cancelled_count=result[R_COUNT], sequence=result[R_SEQUENCE])
@@ -117,7 +120,8 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     async def GetOrder(self, request: order_service_pb2.GetOrderRequest, context: Any) -> types_pb2.Order:
         """Read one order."""
         number = requests.order_number(request.order_id)
-        await self._desk.reach(request.min_sequence)
+        # The id of an order is the sequence of its acceptance.
+        await self._desk.reach(request.min_sequence, number)
         return await self._read(request_context(context).principal.account, number, "")
 
     async def GetOrderByClientOrderId(
@@ -185,7 +189,7 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
         filters = (account, market, order_id)
         before = paging.number_position(request.page_token, *filters)
         page, following = self._tape.own_trades(account, market, order_id, before, size)
-        response = order_service_pb2.ListTradesResponse(sequence=desk.leader.committed_sequence)
+        response = order_service_pb2.ListTradesResponse(sequence=desk.seat.committed_sequence)
         for entry, maker in page:
             fill = fill_message(
                 entry.event,

@@ -10,7 +10,8 @@ from exchange.trading.service.events import EventService
 from exchange.trading.service.health import HealthService
 from exchange.trading.service.market import MarketService
 from exchange.trading.service.orders import OrderService
-from pincex.journal.v1 import event_service_pb2_grpc
+from exchange.trading.service.replica_link import ReplicaService
+from pincex.journal.v1 import event_service_pb2_grpc, replica_service_pb2_grpc
 from pincex.trading.v1 import (
     account_service_pb2_grpc,
     admin_service_pb2_grpc,
@@ -30,7 +31,12 @@ def add_client_services(
     server.add(health_service_pb2_grpc.add_HealthServiceServicer_to_server, health, public=True)
 
 
-def add_operator_services(server: GrpcServer, admin: TradingAdminService, events: EventService) -> None:
-    """What operators and internal consumers use."""
+def add_operator_services(
+    server: GrpcServer, admin: TradingAdminService, events: EventService, replicas: ReplicaService
+) -> None:
+    """What operators, internal consumers and the other instances use. Links check a key of their own, and are taken by an
+    instance that drains too: its last frames and results go over them.
+    """
     server.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin, required_role=OPERATOR)
     server.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events, required_role=OPERATOR)
+    server.add(replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server, replicas, public=True)

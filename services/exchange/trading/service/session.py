@@ -1,7 +1,7 @@
 """OrderSession: batches of commands in, batches of results out, in order, over one connection after another.
 
-The session itself is state of the core. Here is what belongs to connections: one at a time for a session, how many
-commands are under way, the timers of lost connections and of the dead man.
+The session itself is state of the core. Here is what belongs to connections: one at a time for a session, to whichever
+instance, and how many commands are under way. The timers of lost connections are in `attendance.py`.
 """
 
 from __future__ import annotations
@@ -12,40 +12,39 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Final
 
-import structlog
-
 from exchange.domain.symbols import is_client_id
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
-from exchange.trading.core.constants import SESSION_RESULT_WINDOW
-from exchange.trading.core.events import R_COUNT, Result
-from exchange.trading.core.model import Session
+from exchange.trading.core.constants import SESSION_ATTACHED, SESSION_RESULT_WINDOW
+from exchange.trading.core.events import (
+    E_KIND,
+    R_COUNT,
+    R_SEQUENCE,
+    SC_ACCOUNT,
+    SC_SESSION,
+    SC_STATE,
+    SESSION_CHANGED,
+    Result,
+)
+from exchange.trading.sequencer import Committed
 from exchange.trading.service import requests
+from exchange.trading.service.attendance import Key, SessionAttendance
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import set_time
 from exchange.trading.service.order_lookup import units_of_order
 from exchange.trading.service.results import command_result, refused_result
 from exchange.trading.service.streaming import HEARTBEAT_S
 from exchange.trading.service.units import MarketUnits
+from pincex.trading.v1 import order_commands_pb2, types_pb2
 from pincex.trading.v1 import order_session_pb2 as pb
-from pincex.trading.v1 import types_pb2
 
 MAX_BATCH: Final = 1_000
 MAX_OUTSTANDING: Final = 4_000
 DEFAULT_GRACE_S: Final = 5.0
 MAX_GRACE_S: Final = 60.0
 MAX_DEAD_MAN_S: Final = 300.0
-UNATTENDED_S: Final = 3_600.0
-"""How long a session without cancel-on-disconnect is remembered after its connection was lost."""
-
-END_RETRY_S: Final = 0.2
-"""Between two attempts to end a session while the journal is away."""
-
-TAKE_OVER_GRACE_S: Final = 10.0
-"""Time to attach again that a new leader grants to every session, beyond the session's own grace."""
-
 NOT_NOW: Final = frozenset({ErrorReason.OVERLOADED, ErrorReason.JOURNAL_UNAVAILABLE, ErrorReason.NOT_READY})
 
 Slot = Command | ServiceError
@@ -58,6 +57,7 @@ class _Batch:
     first_number: int
     slots: list[Slot]
     parts: list[asyncio.Future[list[Result]]]
+    unsettled: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -66,6 +66,10 @@ class _Connection:
 
     account: str
     session: str
+    opened_sequence: int = 0
+    """At which it was attached; 0 while that is under way."""
+    attached_later: int = 0
+    """The newest attachment of this session that was seen meanwhile."""
     expected: int = 1
     outstanding: int = 0
     room: asyncio.Event = field(default_factory=asyncio.Event)
@@ -73,23 +77,57 @@ class _Connection:
         default_factory=lambda: asyncio.Queue(MAX_OUTSTANDING)
     )
     closed_by_client: bool = False
+    unsettled: dict[str, MarketUnits] = field(default_factory=dict)
+    """Scales of orders, by client order id, that were submitted here and may not be applied here yet."""
+
+    @property
+    def key(self) -> Key:
+        """Which session it is."""
+        return (self.account, self.session)
 
 
 class Sessions:
-    """All sessions of an instance."""
+    """The connections of an instance to sessions; a sink of the hub."""
 
-    def __init__(self, desk: Desk, drain: Drain) -> None:
+    def __init__(self, desk: Desk, drain: Drain, attendance: SessionAttendance) -> None:
         self._desk = desk
         self._drain = drain
-        self._connections: dict[tuple[str, str], _Connection] = {}
-        self._timers: dict[tuple[str, str], asyncio.TimerHandle] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("session")
+        self._attendance = attendance
+        self._connections: dict[Key, _Connection] = {}
+        attendance.on_dead_man = self._dead_man
 
     @property
     def open_count(self) -> int:
         """Sessions that are connected."""
         return len(self._connections)
+
+    # --- what other instances do ---
+
+    def frame(self, committed: Committed) -> None:
+        """See what becomes of sessions that are connected here: attached elsewhere, or ended."""
+        if not self._connections:
+            return
+        sequence = committed.first_sequence
+        for events in committed.events:
+            for event in events:
+                if event[E_KIND] == SESSION_CHANGED:
+                    connection = self._connections.get((event[SC_ACCOUNT], event[SC_SESSION]))
+                    if connection is not None:
+                        self._session_changed(connection, event[SC_STATE], sequence)
+            sequence += 1
+
+    def reset(self) -> None:
+        """Another core serves: sessions live on in it."""
+
+    def _session_changed(self, connection: _Connection, state: int, sequence: int) -> None:
+        if not connection.opened_sequence:
+            if state == SESSION_ATTACHED:
+                connection.attached_later = sequence
+        elif sequence > connection.opened_sequence:
+            taken = state == SESSION_ATTACHED
+            self._end(
+                connection, ServiceError(ErrorReason.SESSION_TAKEN_OVER if taken else ErrorReason.SESSION_NOT_FOUND)
+            )
 
     # --- a connection ---
 
@@ -126,6 +164,7 @@ class Sessions:
             )
         grace = _seconds(request, "grace", 0.0, MAX_GRACE_S, DEFAULT_GRACE_S)
         dead_man = _seconds(request, "dead_man_timeout", 1.0, MAX_DEAD_MAN_S, 0.0)
+        await self._desk.fresh()
         holder = self._desk.account(account)
         resumed = holder is not None and name in holder.sessions
         command = cmd.open_session(
@@ -140,14 +179,18 @@ class Sessions:
         if older is not None:
             self._end(older, ServiceError(ErrorReason.SESSION_TAKEN_OVER))
         connection = self._connections[key] = _Connection(account, name)
-        self._cancel_timer(key)
+        self._attendance.attached(key)
         try:
             result = await self._desk.execute(command)
         except BaseException:
             self._disconnected(connection)
             raise
         connection.expected = result[R_COUNT] + 1
-        self._arm_dead_man(connection)
+        connection.opened_sequence = result[R_SEQUENCE]
+        if connection.attached_later > connection.opened_sequence:
+            self._disconnected(connection)
+            raise ServiceError(ErrorReason.SESSION_TAKEN_OVER)
+        self._attendance.heard_from(key)
         return connection, pb.SessionOpened(
             session_id=name,
             last_number=result[R_COUNT],
@@ -173,7 +216,7 @@ class Sessions:
                 if kind == "batch":
                     await self._take_batch(request.batch, connection)
                 elif kind == "ping":
-                    pong = pb.SessionPong(nonce=request.ping.nonce, head_sequence=self._desk.leader.committed_sequence)
+                    pong = pb.SessionPong(nonce=request.ping.nonce, head_sequence=self._desk.seat.committed_sequence)
                     await outbox.put(pb.OrderSessionResponse(pong=pong))
                 elif kind == "close":
                     connection.closed_by_client = True
@@ -183,7 +226,8 @@ class Sessions:
                     raise ServiceError(
                         ErrorReason.PROTOCOL_VIOLATION, "`open` comes once, and a message is never empty"
                     )
-                self._arm_dead_man(connection)
+                if self._connections.get(connection.key) is connection:
+                    self._attendance.heard_from(connection.key)
             await outbox.put(None)
         except ServiceError as error:
             await outbox.put(error)
@@ -200,39 +244,43 @@ class Sessions:
         while connection.outstanding and connection.outstanding + count > MAX_OUTSTANDING:
             connection.room.clear()
             await connection.room.wait()
-        taken = self._submit(batch, connection)
+        taken = await self._submit(batch, connection)
         connection.outstanding += count
         connection.expected = max(connection.expected, first + count)
         await connection.outbox.put(taken)
 
-    def _submit(self, batch: pb.CommandBatch, connection: _Connection) -> _Batch:
+    async def _submit(self, batch: pb.CommandBatch, connection: _Connection) -> _Batch:
         """Queue the commands of a batch. A change to an order that came just before it needs that order's market: what
         came before is submitted and applied first then.
         """
         desk = self._desk
-        account, session = connection.account, connection.session
+        account, session = connection.key
         number = batch.first_number
         taken = _Batch(number, [], [])
-        slots = taken.slots
         pending: list[Command] = []
         scales: dict[str, MarketUnits] = {}
         for item in batch.commands:
+            kind = item.WhichOneof("command")
             try:
-                kind = item.WhichOneof("command")
                 if kind == "place":
                     place = item.place
                     units = scales.get(place.symbol)
                     if units is None:
-                        units = scales[place.symbol] = desk.market(place.symbol)[1]
+                        symbol = place.symbol
+                        units = (await desk.find(lambda symbol=symbol: desk.market(symbol)))[1]  # type: ignore[misc]
+                        scales[symbol] = units
                     command = requests.place(place, units, account, session, number)
+                    if place.client_order_id and desk.sequencer is None:
+                        connection.unsettled[place.client_order_id] = units
+                        taken.unsettled.append(place.client_order_id)
                 elif kind == "cancel":
                     command = requests.cancel(item.cancel, account, session, number)
                 elif kind in {"replace", "reduce"}:
                     if pending:
                         taken.parts.append(desk.enqueue(pending))
                         pending = []
-                    desk.leader.apply_now()
-                    command = self._change(item, connection, number)
+                    desk.seat.apply_now()
+                    command = await self._change(item, connection, number)
                 elif kind == "cancel_all":
                     symbol = item.cancel_all.symbol
                     market = desk.market(symbol)[0].index if symbol else -1
@@ -240,24 +288,27 @@ class Sessions:
                 else:
                     raise ServiceError(ErrorReason.PROTOCOL_VIOLATION, "the command is empty or not known")
                 pending.append(command)
-                slots.append(command)
+                taken.slots.append(command)
             except ServiceError as error:
                 if error.reason in NOT_NOW:
                     # Not this command's fault: the connection ends, and a repeat with the same numbers is safe.
                     raise
-                slots.append(error)
+                taken.slots.append(error)
             number += 1
         if pending:
             taken.parts.append(desk.enqueue(pending))
         return taken
 
-    def _change(self, item: pb.SessionCommand, connection: _Connection, number: int) -> Command:
-        account, session = connection.account, connection.session
-        if item.WhichOneof("command") == "replace":
-            units = units_of_order(self._desk, account, item.replace)
-            return requests.replace(item.replace, units, account, session, number)
-        units = units_of_order(self._desk, account, item.reduce)
-        return requests.reduce(item.reduce, units, account, session, number)
+    async def _change(self, item: pb.SessionCommand, connection: _Connection, number: int) -> Command:
+        account, session = connection.key
+        change = item.replace if item.WhichOneof("command") == "replace" else item.reduce
+        # A follower forwards an order before it knows it.
+        units = connection.unsettled.get(change.client_order_id) if not change.order_id else None
+        if units is None:
+            units = await self._desk.find(lambda: units_of_order(self._desk, account, change))
+        if isinstance(change, order_commands_pb2.ReplaceOrderRequest):
+            return requests.replace(change, units, account, session, number)
+        return requests.reduce(change, units, account, session, number)
 
     async def _responses(self, connection: _Connection) -> AsyncIterator[pb.OrderSessionResponse]:
         while True:
@@ -272,6 +323,8 @@ class Sessions:
                 raise item
             if isinstance(item, _Batch):
                 yield await self._results(item)
+                for client_order_id in item.unsettled:
+                    connection.unsettled.pop(client_order_id, None)
                 connection.outstanding -= len(item.slots)
                 connection.room.set()
             else:
@@ -294,7 +347,7 @@ class Sessions:
 
     def _heartbeat(self) -> pb.OrderSessionResponse:
         response = pb.OrderSessionResponse()
-        response.heartbeat.head_sequence = self._desk.leader.committed_sequence
+        response.heartbeat.head_sequence = self._desk.seat.committed_sequence
         set_time(response.heartbeat.server_time, self._desk.clock.time_ns())
         return response
 
@@ -308,88 +361,19 @@ class Sessions:
         end = types_pb2.StreamEnd(reason="DRAINING", message="the server stops: attach to the session again")
         await connection.outbox.put(pb.OrderSessionResponse(end=end))
 
-    # --- timers ---
+    # --- its end ---
 
     def _disconnected(self, connection: _Connection) -> None:
-        key = (connection.account, connection.session)
+        key = connection.key
         if self._connections.get(key) is not connection:
             return
         del self._connections[key]
-        self._cancel_timer(key)
-        if self._drain.is_set() or self._desk.sequencer is None:
-            return
-        if connection.closed_by_client:
-            self._spawn(key, cmd.close_session(*key))
-            return
-        session = self._session(key)
-        if session is not None:
-            self._start_grace(key, session, 0.0)
+        self._attendance.detached(key, for_good=connection.closed_by_client)
 
-    def _session(self, key: tuple[str, str]) -> Session | None:
-        holder = self._desk.account(key[0])
-        return holder.sessions.get(key[1]) if holder is not None else None
-
-    def _start_grace(self, key: tuple[str, str], session: Session, extra_s: float) -> None:
-        seconds = session.grace_ms / 1000 if session.cancel_on_disconnect else UNATTENDED_S
-        if session.dead_man_ms:
-            seconds = min(seconds, session.dead_man_ms / 1000)
-        self._set_timer(key, seconds + extra_s)
-
-    def attend(self) -> None:
-        """This instance leads now: every session gets its grace to attach again, and some more for the change."""
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
-        for account in self._desk.state.accounts.values():
-            for session in account.sessions.values():
-                key = (account.name, session.name)
-                if key not in self._connections:
-                    self._start_grace(key, session, TAKE_OVER_GRACE_S)
-
-    def _arm_dead_man(self, connection: _Connection) -> None:
-        key = (connection.account, connection.session)
-        session = self._session(key) if self._desk.sequencer is not None else None
-        if session is not None and session.dead_man_ms and self._connections.get(key) is connection:
-            self._set_timer(key, session.dead_man_ms / 1000)
-
-    def _set_timer(self, key: tuple[str, str], seconds: float) -> None:
-        self._cancel_timer(key)
-        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._expire, key)
-
-    def _cancel_timer(self, key: tuple[str, str]) -> None:
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
-
-    def _expire(self, key: tuple[str, str]) -> None:
-        self._timers.pop(key, None)
-        if self._drain.is_set() or self._desk.sequencer is None:
-            return
+    def _dead_man(self, key: Key) -> None:
         connection = self._connections.get(key)
         if connection is not None:
             self._end(connection, ServiceError(ErrorReason.SESSION_NOT_FOUND, "the dead-man timer ran out"))
-        self._spawn(key, cmd.expire_session(*key))
-
-    def _spawn(self, key: tuple[str, str], command: Command) -> None:
-        task = asyncio.create_task(self._apply(key, self._connections.get(key), command))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _apply(self, key: tuple[str, str], ended: _Connection | None, command: Command) -> None:
-        """End a session; while the journal is away, again and again, unless its client attaches meanwhile."""
-        while not self._drain.is_set() and self._desk.sequencer is not None:
-            present = self._connections.get(key)
-            if present is not None and present is not ended:
-                return
-            try:
-                await self._desk.execute(command)
-            except ServiceError as error:
-                if error.reason == ErrorReason.SESSION_NOT_FOUND:
-                    return
-                self._log.warning("a session could not be ended yet", reason=error.reason_name)
-                await asyncio.sleep(END_RETRY_S)
-            else:
-                return
 
 
 def _seconds(request: pb.OpenSession, name: str, least: float, most: float, default: float) -> float:

@@ -21,6 +21,9 @@ HEARTBEAT_S: Final = 5.0
 MAX_STREAMS_PER_ACCOUNT: Final = 64
 """Streams of one kind that an account may have open."""
 
+ARRIVAL_WAIT_S: Final = 1.0
+"""How long a reader who is ahead of this instance waits for it: it may come from one that is further on."""
+
 SHARD: Final = 0
 
 
@@ -59,7 +62,7 @@ class Places:
                 metadata={"field": "resume_token"},
             )
         # Another history first: a restore to an earlier time makes tokens lie beyond its head.
-        if position.incarnation == self._incarnation and position.sequence > self._hub.head_sequence:
+        if position.incarnation == self._incarnation and not await self._hub.reaches(position.sequence, ARRIVAL_WAIT_S):
             raise ServiceError(ErrorReason.SEQUENCE_IN_FUTURE, metadata={"head_sequence": self._hub.head_sequence})
         with readable():
             if not await same_history(position, self._incarnation, SHARD, self._hub):

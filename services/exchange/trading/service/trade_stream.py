@@ -91,15 +91,13 @@ class TradeStreams:
 
     async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
         """One subscriber's stream, encoded."""
-        market, units = self._desk.market(symbol)
+        market, units = await self._desk.find(lambda: self._desk.market(symbol))
         places = self._places.of(f"trades:{market.symbol}")
         place = await places.read(resume_token) if resume_token else None
-        sequencer = self._desk.leader
+        seat = self._desk.seat
         feed = self._feeds.get(market.index)
         if feed is None:
-            feed = self._feeds[market.index] = _Feed(
-                units, sequencer.committed_sequence, sequencer.committed_hash, places
-            )
+            feed = self._feeds[market.index] = _Feed(units, seat.committed_sequence, seat.committed_hash, places)
         channel = feed.channel
         position = channel.position_after(place.sequence) if place is not None else None
         if place is None:
