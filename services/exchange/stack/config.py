@@ -85,7 +85,7 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         engine_port=port("PINCEX_ENGINE_PORT", "trading-engine-1", 0),
         image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
         engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
-        engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 1, 32),
+        engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 16, 32),
         log_level=values.get("LOG_LEVEL") or "INFO",
         database_url=database_url,
         admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,
