@@ -47,6 +47,7 @@ class Supervisor:
         self._instances: list[Instance] = []
         self._tasks: dict[Instance, asyncio.Task[None]] = {}
         self._attending: dict[Service, asyncio.Task[None]] = {}
+        self._unattended = ""
         self._provisioned = {name: asyncio.Event() for name in self._services}
         self._stop = asyncio.Event()
         self._scaling = asyncio.Lock()
@@ -71,6 +72,8 @@ class Supervisor:
             self.phase = "stopping"
             await self._stop_all()
             self.phase = "stopped"
+        if self._unattended:
+            raise StackError(self._unattended)
 
     async def scale(self, name: str, count: int) -> str:
         """Starts or stops instances; returns what was done. Raises StackError."""
@@ -154,7 +157,7 @@ class Supervisor:
         for need in traits.needs:
             await self._provisioned[need].wait()
         await service.prepare()
-        self._attending[service] = task = asyncio.create_task(service.attend(), name=f"{traits.name} attended")
+        self._attending[service] = task = asyncio.create_task(service.attend(), name=traits.name)
         task.add_done_callback(self._on_unattended)
         instances = [self._start(service, number) for number in range(1, self._wanted[traits.name] + 1)]
         for instance in instances:
@@ -237,7 +240,7 @@ class Supervisor:
     def _on_unattended(self, task: asyncio.Task[None]) -> None:
         """A service that nobody can look after any more is no state to run in."""
         if not task.cancelled() and task.exception() is not None:
-            self._report({"event": "failed", "error": f"{task.get_name()} no more: {task.exception()!r}"})
+            self._unattended = f"{task.get_name()} can be looked after no more: {task.exception()!r}"
             self.request_stop()
 
     def _publish(self) -> None:

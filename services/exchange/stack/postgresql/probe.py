@@ -21,7 +21,14 @@ STUCK_AFTER_S = 2.0
 # Every so many looks, and after each failure: whether the server still takes new connections.
 NEW_CONNECTION_EVERY = 5
 
-UNREACHABLE: tuple[type[Exception], ...] = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
+# The last one is asyncpg's own confusion when a server dies in the middle of an answer.
+UNREACHABLE: tuple[type[Exception], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 
 _LOOK = """
 SELECT pg_is_in_recovery() AS in_recovery,

@@ -48,7 +48,7 @@ async def provision(home: Path, url: Callable[[str], str]) -> None:
     try:
         await _make_database(url(MAINTENANCE))
         await _make_roles(home, url(DATABASE))
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
         raise StackError(f"postgres could not be provisioned: {error}") from error
 
 
