@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from exchange.trading.core.commands import P_STOP
-from exchange.trading.core.constants import BUY
-from exchange.trading.core.model import BookSide, Boxed, Level, Market, Order
+from exchange.trading.core.constants import BUY, Boxed
+from exchange.trading.core.model import BookSide, Level, Market, Order
 
 
 def rest(side: BookSide, order: Order) -> None:

@@ -5,7 +5,12 @@ Values that also stand in `proto/pincex/trading/v1/types.proto` are equal to tho
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
+
+Boxed = Any
+"""An int that is only passed on, from commands to orders, events and results. The compiled core holds an `int` as a bare
+number and makes an object of it each time that one is needed; what is declared as this stays the object it came as.
+"""
 
 RULES_VERSION: Final = 2
 """Newest matching rules that this build knows; what each version says stands in docs/UPGRADES.md."""

@@ -90,7 +90,9 @@ class Engine:
         if state.stirred:
             self._wake(events)
         self.result = result
-        if command[C_REQUEST_ID] or command[C_SESSION]:
+        request_id: str = command[C_REQUEST_ID]
+        session: str = command[C_SESSION]
+        if request_id or session:
             memory.remember(state, account, command, result)
         return events
 

@@ -9,26 +9,28 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from exchange.trading.core.constants import Boxed
+
 Event = tuple[Any, ...]
 
 # Kinds
-ORDER_ACCEPTED: Final = 1
-ORDER_REJECTED: Final = 2
-ORDER_TRIGGERED: Final = 3
-TRADE: Final = 4
-ORDER_REDUCED: Final = 5
-ORDER_REPLACED: Final = 6
-ORDER_CANCELLED: Final = 7
-BALANCE_ADJUSTED: Final = 8
-COMMAND_REJECTED: Final = 9
-ASSET_CREATED: Final = 10
-MARKET_CHANGED: Final = 11
-SWITCHES_CHANGED: Final = 12
-SESSION_CHANGED: Final = 13
-LIMITS_CHANGED: Final = 14
-BOOK_HASHED: Final = 15
-RULES_ACTIVATED: Final = 16
-MASS_CANCELLED: Final = 17
+ORDER_ACCEPTED: Final[Boxed] = 1
+ORDER_REJECTED: Final[Boxed] = 2
+ORDER_TRIGGERED: Final[Boxed] = 3
+TRADE: Final[Boxed] = 4
+ORDER_REDUCED: Final[Boxed] = 5
+ORDER_REPLACED: Final[Boxed] = 6
+ORDER_CANCELLED: Final[Boxed] = 7
+BALANCE_ADJUSTED: Final[Boxed] = 8
+COMMAND_REJECTED: Final[Boxed] = 9
+ASSET_CREATED: Final[Boxed] = 10
+MARKET_CHANGED: Final[Boxed] = 11
+SWITCHES_CHANGED: Final[Boxed] = 12
+SESSION_CHANGED: Final[Boxed] = 13
+LIMITS_CHANGED: Final[Boxed] = 14
+BOOK_HASHED: Final[Boxed] = 15
+RULES_ACTIVATED: Final[Boxed] = 16
+MASS_CANCELLED: Final[Boxed] = 17
 
 E_KIND: Final = 0
 

@@ -8,7 +8,6 @@ Python falls back to for an object of more than thirty attributes.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
 
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import (
@@ -20,13 +19,9 @@ from exchange.trading.core.constants import (
     PARTIAL,
     PENDING,
     SESSION_RESULT_WINDOW,
+    Boxed,
 )
 from exchange.trading.core.events import Result
-
-Boxed = Any
-"""An int that is only passed on, from commands to orders, events and results. The compiled core holds an `int` as a bare
-number and makes an object of it each time that one is needed; what is declared as this stays the object it came as.
-"""
 
 
 class Asset:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from exchange.trading.core import admission, book, money, timers
 from exchange.trading.core.book import rest
 from exchange.trading.core.commands import (
@@ -41,6 +43,7 @@ from exchange.trading.core.constants import (
     RULES_KEEP_PRIORITY,
     STOP_LIMIT,
     STP_DEFAULT,
+    Boxed,
 )
 from exchange.trading.core.events import (
     COMMAND_REJECTED,
@@ -55,7 +58,7 @@ from exchange.trading.core.events import (
 )
 from exchange.trading.core.matching import cancel_open, finish, match
 from exchange.trading.core.memory import refusal
-from exchange.trading.core.model import Account, Boxed, Market, Order, State
+from exchange.trading.core.model import Account, Market, Order, State
 from exchange.trading.core.reasons import (
     DONE,
     INSUFFICIENT_FUNDS,
@@ -64,13 +67,20 @@ from exchange.trading.core.reasons import (
     REDUCE_EXCEEDS_OPEN,
 )
 
+# What results say most often, as objects.
+_NONE: Final[Boxed] = 0
+_DONE: Final[Boxed] = DONE
+_PENDING: Final[Boxed] = PENDING
+_CANCELLED: Final[Boxed] = CANCELLED
+_REQUESTED: Final[Boxed] = CANCEL_REQUESTED
+
 
 def order_result(state: State, order: Order, command: Command) -> Result:
     """How the order stands right now."""
     return (
         state.sequence,
         state.time_ns,
-        DONE,
+        _DONE,
         order.order_id,
         order.status,
         order.lots_open,
@@ -79,7 +89,7 @@ def order_result(state: State, order: Order, command: Command) -> Result:
         order.fee_paid,
         order.price,
         order.cancel_reason,
-        0,
+        _NONE,
         command,
     )
 
@@ -148,7 +158,9 @@ def place(state: State, account: Account, command: Command, events: list[Event])
         ORDER_ACCEPTED, order_id, account.name, market_index, side, boxed_price, boxed_lots, held, command,
         stp or market.default_stp,
     ))  # fmt: skip
-    return (order_id, time_ns, DONE, order_id, PENDING, boxed_lots, 0, 0, 0, boxed_price, 0, 0, command)
+    return (
+        order_id, time_ns, _DONE, order_id, _PENDING, boxed_lots, _NONE, _NONE, _NONE, boxed_price, _NONE, _NONE, command,
+    )  # fmt: skip
 
 
 def _place_any(state: State, account: Account, market: Market, command: Command, events: list[Event]) -> Result:
@@ -162,7 +174,7 @@ def _place_any(state: State, account: Account, market: Market, command: Command,
     reason = admission.order_refusal(state, account, market, command, price, stp)
     if reason != DONE:
         return _reject(state, command, reason, events)
-    order_id = state.sequence
+    order_id: Boxed = state.sequence
     balance = account.balances.get(market.quote if side == BUY else market.base)
     if balance is None:
         return _reject(state, command, INSUFFICIENT_FUNDS, events)
@@ -178,9 +190,10 @@ def _place_any(state: State, account: Account, market: Market, command: Command,
     expire_ns: int = command[P_EXPIRE]
     if expire_ns != 0:
         timers.add(state, expire_ns, order_id)
+    stop: int = command[P_STOP]
     position = len(events)
     events.append(())
-    if command[P_STOP] == 0:
+    if stop == 0:
         execute(state, order, stp, events)
     else:
         book.sleep(market, order)
@@ -200,7 +213,9 @@ def execute(state: State, order: Order, stp: int, events: list[Event]) -> None:
     before = order.lots_open
     opposite = market.asks if order.side == BUY else market.bids
     keys = opposite.keys
-    stopped = bool(keys) and keys[-1] >= order.price * opposite.sign and match(state, order, stp, events)
+    price: int = order.price
+    meets = bool(keys) and keys[-1] >= (-price if order.side == BUY else price)
+    stopped = meets and match(state, order, stp, events)
     if order.lots_open != before:
         order.updated_sequence = state.sequence
         order.updated_ns = state.time_ns
@@ -225,8 +240,12 @@ def execute(state: State, order: Order, stp: int, events: list[Event]) -> None:
 # --- changing ---
 
 
-def find_order(state: State, account: Account, order_id: int, client_order_id: str) -> Order | None:
+def find_order(state: State, account: Account, order_id: Boxed, client_order_id: str) -> Order | None:
     """The account's own order of either id, open or ended; None for unknown, forgotten and foreign alike."""
+    # Open orders first: few, so they are in the processor's caches, which all that are known are not.
+    order = account.orders.get(order_id)
+    if order is not None:
+        return order
     if order_id == 0:
         first = account.placed.get(client_order_id)
         if first is None:
@@ -246,9 +265,10 @@ def _reference(command: Command) -> str:
 
 def cancel(state: State, account: Account, command: Command, events: list[Event]) -> Result:
     """Cancel one order."""
-    order_id: int = command[X_ORDER_ID]
-    order = state.orders.get(order_id) if order_id != 0 else find_order(state, account, 0, command[X_CLIENT_ORDER_ID])
-    if order is None or order.account is not account:
+    order = account.orders.get(command[X_ORDER_ID])
+    if order is None:
+        order = find_order(state, account, command[X_ORDER_ID], command[X_CLIENT_ORDER_ID])
+    if order is None:
         return reject_command(state, command, ORDER_NOT_FOUND, events, _reference(command))
     if order.lots_open == 0 or order.market.mode == HALTED:
         return reject_command(state, command, admission.change_refusal(order), events, _reference(command))
@@ -256,16 +276,16 @@ def cancel(state: State, account: Account, command: Command, events: list[Event]
     return (
         state.sequence,
         state.time_ns,
-        DONE,
+        _DONE,
         order.order_id,
-        CANCELLED,
-        0,
+        _CANCELLED,
+        _NONE,
         order.lots_filled,
         order.notional,
         order.fee_paid,
         order.price,
-        CANCEL_REQUESTED,
-        0,
+        _REQUESTED,
+        _NONE,
         command,
     )
 

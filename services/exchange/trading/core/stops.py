@@ -17,7 +17,7 @@ from exchange.trading.core.orders import execute
 def collect(state: State, market: Market) -> None:
     """Queue every sleeper whose trigger the last price has reached."""
     last = market.last_price
-    if last == 0:
+    if last == 0 or not (market.stop_buys or market.stop_sells):
         return
     for sleepers, limit in ((market.stop_buys, last), (market.stop_sells, -last)):
         due = 0
