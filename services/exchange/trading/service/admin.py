@@ -149,12 +149,20 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         self, request: pb.HandOverLeadershipRequest, context: Any
     ) -> pb.HandOverLeadershipResponse:
         """Another instance leads."""
+        if not self._replicas.leads:
+            found: pb.HandOverLeadershipResponse = await self._replicas.ask_leader(
+                "HandOverLeadership", request, context
+            )
+            return found
         response = await self._replicas.hand_over()
         self._log.info("leadership handed over", operator=self._operator(), reason=request.reason)
         return response
 
     async def ActivateRules(self, request: pb.ActivateRulesRequest, context: Any) -> pb.ActivateRulesResponse:
         """Newer rules hold, once all instances know them."""
+        if not self._replicas.leads:
+            found: pb.ActivateRulesResponse = await self._replicas.ask_leader("ActivateRules", request, context)
+            return found
         version = request.rules_version
         self._replicas.check_rules(version)
         command = cmd.activate_rules(self._operator(), version)

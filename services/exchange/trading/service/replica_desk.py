@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.replication.messages import LinkLost
 from exchange.trading.replication.replica import Replica
 from exchange.trading.service.desk import Desk
+from exchange.trading.service.leader_calls import put_through
 from pincex.trading.v1 import admin_service_pb2 as pb
 
 
@@ -52,17 +54,28 @@ class ReplicaDesk:
         response.identical = len(answered) == 1
         return response
 
+    @property
+    def leads(self) -> bool:
+        """Whether this instance leads now."""
+        return self._desk.sequencer is not None
+
+    async def ask_leader(self, method: str, request: Any, context: Any) -> Any:
+        """The leader's answer to this call of TradingAdminService; see `put_through`."""
+        return await put_through(method, request, context, self._replica.replicas)
+
     async def hand_over(self) -> pb.HandOverLeadershipResponse:
         """Have a follower lead. Raises ServiceError NOT_READY where this instance does not lead, or nobody follows."""
         sequencer = self._desk.sequencer
         if sequencer is None:
-            raise ServiceError(ErrorReason.NOT_READY, "this instance does not lead: ask the leader itself")
+            raise ServiceError(ErrorReason.NOT_READY, "this instance does not lead")
         if not await self._replica.hand_over():
             raise ServiceError(ErrorReason.NOT_READY, "no follower is there to take leadership")
         return pb.HandOverLeadershipResponse(instance=self._desk.instance, sequence=sequencer.committed_sequence)
 
     def check_rules(self, version: int) -> None:
-        """Raise ServiceError RULES_NOT_SUPPORTED where an instance does not know the rules."""
+        """Raise ServiceError RULES_NOT_SUPPORTED where an instance does not know the rules. For the leader, which alone
+        knows all.
+        """
         for replica in self._replica.replicas():
             if version > replica.supported_rules_version:
                 raise ServiceError(
