@@ -206,6 +206,26 @@ class AdminClient:
         answer = await self._caller.call(self._admin.RebuildOrderBook, request, repeatable=True, deadline=120.0)
         return from_wire(models.Rebuild, answer)
 
+    # --- Instances --------------------------------------------------------------------------------------------------
+
+    async def compare_replicas(self, symbol: str = "") -> models.ReplicaComparison:
+        """All instances of the trading engine side by side, with the hash of a market's book if it is named."""
+        request = admin_service_pb2.CompareReplicasRequest(symbol=symbol)
+        return from_wire(models.ReplicaComparison, await self._read(self._admin.CompareReplicas, request))
+
+    async def hand_over(self, *, reason: str = "") -> models.HandOver:
+        """Give leadership to another instance. Tried once: a repeat would give it away once more."""
+        request = admin_service_pb2.HandOverLeadershipRequest(reason=reason)
+        answer = await self._caller.call(self._admin.HandOverLeadership, request, repeatable=False)
+        return from_wire(models.HandOver, answer)
+
+    async def activate_rules(self, rules_version: int, *, reason: str = "") -> models.RulesActivation:
+        """Let the next version of the matching rules hold, once every instance knows it; repeating it is harmless."""
+        request = admin_service_pb2.ActivateRulesRequest(rules_version=rules_version, reason=reason)
+        return from_wire(models.RulesActivation, await self._write(self._admin.ActivateRules, request))
+
+    # --- The journal ------------------------------------------------------------------------------------------------
+
     async def create_snapshot(self, *, reason: str = "") -> models.EngineState:
         """Store a snapshot of the state now; answers when it is durable."""
         request = admin_service_pb2.CreateSnapshotRequest(reason=reason, request_time=now_timestamp())

@@ -8,7 +8,7 @@ import functools
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from google.protobuf import timestamp_pb2
 from google.protobuf.message import Message
@@ -52,8 +52,9 @@ def _getter(name: str, hint: Any, fields: Mapping[str, Any]) -> Getter:
         return lambda message: to_datetime(getattr(message, name)) if message.HasField(name) else None
     if hint == tuple[models.Level, ...]:
         return lambda message: levels(getattr(message, name))
-    if hint == tuple[models.InvariantCheck, ...]:
-        return lambda message: tuple(from_wire(models.InvariantCheck, item) for item in getattr(message, name))
+    if get_origin(hint) is tuple and dataclasses.is_dataclass(get_args(hint)[0]):
+        kind = get_args(hint)[0]
+        return lambda message: tuple(from_wire(kind, item) for item in getattr(message, name))
     convert = _SIMPLE.get(hint)
     if convert is None:
         return lambda message: getattr(message, name)

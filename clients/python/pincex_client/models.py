@@ -248,6 +248,49 @@ class EngineState:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplicaState:
+    """One instance of the trading engine at the sequence of a comparison.
+
+    `state_hash` is empty where it did not answer in time, `book_hash` where no market was asked for too; `sequence` is the
+    newest that it had applied when it last said so.
+    """
+
+    instance: str
+    role: str
+    sequence: int
+    state_hash: str
+    book_hash: str
+    version: str
+    core_mode: str
+    supported_rules_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaComparison:
+    """All instances side by side, their hashes taken at `sequence`; `identical`: those that answered are equal."""
+
+    sequence: int
+    identical: bool
+    replicas: tuple[ReplicaState, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """Leadership that was given away: the instance that led, and the last sequence that it wrote."""
+
+    instance: str
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RulesActivation:
+    """The rules in force, from the command after `sequence` on."""
+
+    rules_version: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
 class BookState:
     """A book as operators see it."""
 

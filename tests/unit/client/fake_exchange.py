@@ -58,6 +58,7 @@ class FakeExchange:
         self.drain_after_results = 0  # so many batches are answered and then the server drains
         self.silent = False
         self.verification: list[Any] = []  # what VerifyJournal tells; a refusal where there is nothing
+        self.replicas: list[Any] = []  # what CompareReplicas finds
         self.pings = 0
         self.left_out = False  # whether an event was left out already
         self.hold = asyncio.Event()  # cleared: results wait

@@ -362,6 +362,25 @@ class Admin(admin_service_pb2_grpc.TradingAdminServiceServicer):
         self.switches.circuit_breaker = True
         return self.switches
 
+    async def CompareReplicas(self, request, context):
+        self.exchange.requests.append(request)
+        hashes = {(one.state_hash, one.book_hash) for one in self.exchange.replicas if one.state_hash}
+        return admin_service_pb2.CompareReplicasResponse(
+            sequence=1_234, identical=len(hashes) == 1, replicas=self.exchange.replicas
+        )
+
+    async def HandOverLeadership(self, request, context):
+        self.exchange.requests.append(request)
+        if not self.exchange.replicas:
+            await refuse(context, "NOT_READY", "no follower is there to take leadership")
+        return admin_service_pb2.HandOverLeadershipResponse(instance="fake-1", sequence=1_234)
+
+    async def ActivateRules(self, request, context):
+        self.exchange.requests.append(request)
+        if request.rules_version > 2:
+            await refuse(context, "RULES_NOT_SUPPORTED", instance="fake-1")
+        return admin_service_pb2.ActivateRulesResponse(rules_version=request.rules_version, sequence=1_234)
+
     async def VerifyJournal(self, request, context):
         self.exchange.requests.append(request)
         if not self.exchange.verification:

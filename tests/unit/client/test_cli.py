@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from pincex.trading.v1.admin_service_pb2 import ReplicaComparison
 from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress as Progress
 from pincex_client import ExchangeClient
 from pincex_client.cli.app import hoist_global_options
@@ -153,6 +154,73 @@ async def test_operators_commands_go_to_the_ops_listener(pincex: Run) -> None:
     assert "money_conserved" in validated.stdout
     nobody = await pincex("admin", "mass-cancel", "--reason", "test")
     assert nobody.status == 2
+
+
+def replica(instance: str, role: str, state_hash: str, book_hash: str = "") -> ReplicaComparison:
+    """An instance as a comparison finds it."""
+    known: dict[str, Any] = {
+        "version": "1.2.3",
+        "core_mode": "compiled",
+        "supported_rules_version": 2,
+        "sequence": 1_234,
+    }
+    return ReplicaComparison(instance=instance, role=role, state_hash=state_hash, book_hash=book_hash, **known)
+
+
+async def test_equal_replicas_are_shown_with_their_hashes_and_end_with_0(pincex: Run, exchange: FakeExchange) -> None:
+    state_hash, book_hash = "a1" * 32, "b2" * 32
+    exchange.replicas = [
+        replica("engine-1", "LEADER", state_hash, book_hash),
+        replica("engine-2", "FOLLOWER", state_hash, book_hash),
+    ]
+    shown, told = await asyncio.gather(
+        pincex("replicas", "--symbol", "BTCUSD"), pincex("replicas", "--symbol", "BTCUSD", "--json")
+    )
+    assert (shown.status, told.status) == (0, 0), shown.stderr
+    title, header, first, second = [line.split() for line in shown.stdout.splitlines()]
+    assert title == ["hashes", "at", "sequence", "1,234"]
+    assert header == ["instance", "role", "sequence", "state", "hash", "book", "hash", "version", "core", "rules"]
+    assert first == f"engine-1 LEADER 1,234 {state_hash[:16]} {book_hash[:16]} 1.2.3 compiled 2".split()
+    assert second[:2] == ["engine-2", "FOLLOWER"]
+    assert shown.stderr == ""
+    assert told.json["identical"] is True
+    assert told.json["replicas"][1]["state_hash"] == state_hash, "scripts get all of it"
+    assert [request.symbol for request in exchange.requests] == ["BTCUSD", "BTCUSD"]
+
+
+async def test_replicas_that_differ_end_with_1(pincex: Run, exchange: FakeExchange) -> None:
+    exchange.replicas = [replica("engine-1", "LEADER", "a1" * 32), replica("engine-2", "FOLLOWER", "c3" * 32)]
+    shown, told = await asyncio.gather(pincex("replicas"), pincex("replicas", "--json"))
+    assert (shown.status, told.status) == (1, 1)
+    assert "DIFFER at sequence 1,234" in shown.stderr
+    assert told.json["identical"] is False
+
+
+async def test_a_replica_that_did_not_answer_is_named_and_is_no_difference(pincex: Run, exchange: FakeExchange) -> None:
+    exchange.replicas = [replica("engine-1", "LEADER", "a1" * 32), replica("engine-2", "FOLLOWER", "")]
+    shown, told = await asyncio.gather(pincex("replicas"), pincex("replicas", "--json"))
+    assert (shown.status, told.status) == (0, 0)
+    assert "no answer" in shown.stdout
+    for done in (shown, told):
+        assert done.stderr == "no answer from engine-2: it was not compared\n"
+    assert told.json["replicas"][1]["state_hash"] == ""
+
+
+async def test_leadership_is_given_away_and_rules_are_activated_for_a_reason(
+    pincex: Run, exchange: FakeExchange
+) -> None:
+    alone = await pincex("admin", "hand-over", "--reason", "upgrade")
+    assert alone.status == 3
+    assert "no follower is there" in alone.stderr
+    assert len(exchange.requests) == 1, "a repeat would give leadership away once more"
+    exchange.replicas = [replica("engine-2", "FOLLOWER", "a1" * 32)]
+    given = await pincex("admin", "hand-over", "--reason", "upgrade")
+    assert "fake-1 led up to sequence 1,234" in given.stdout
+    activated = await pincex("admin", "activate-rules", "2", "--reason", "all are new", "--json")
+    assert activated.json == {"rules_version": 2, "sequence": 1_234}
+    refused = await pincex("admin", "activate-rules", "3")
+    assert (refused.status, "RULES_NOT_SUPPORTED" in refused.stderr) == (1, True)
+    assert [request.reason for request in exchange.requests] == ["upgrade", "upgrade", "all are new", ""]
 
 
 async def test_a_journal_that_is_valid_ends_with_0_and_its_hashes(pincex: Run, exchange: FakeExchange) -> None:

@@ -158,6 +158,27 @@ def snapshot(context: typer.Context, *, reason: Reason = "") -> None:
     _show_fields(context, call(context, lambda exchange: exchange.admin.create_snapshot(reason=reason)))
 
 
+def hand_over(context: typer.Context, *, reason: Reason = "") -> None:
+    """Give leadership to another instance, without waiting for anything to fail."""
+    found = call(context, lambda exchange: exchange.admin.hand_over(reason=reason))
+    if settings_of(context).as_json:
+        print_json(found)
+    else:
+        out.print(
+            f"{escape(found.instance)} led up to sequence {found.sequence:,}; `pincex replicas` says who leads now"
+        )
+
+
+def activate_rules(
+    context: typer.Context,
+    rules_version: Annotated[int, typer.Argument(min=1, help="The version after the one in force.")],
+    *,
+    reason: Reason = "",
+) -> None:
+    """Let the next version of the matching rules hold, for good. Refused while an instance does not know it."""
+    _show_fields(context, call(context, lambda exchange: exchange.admin.activate_rules(rules_version, reason=reason)))
+
+
 def create_asset(
     context: typer.Context,
     code: Annotated[str, typer.Argument(help="2 to 10 upper-case letters or digits.")],
@@ -274,6 +295,8 @@ COMMANDS: dict[str, Any] = {
     "book": book,
     "queue-depth": queue_depth,
     "snapshot": snapshot,
+    "hand-over": hand_over,
+    "activate-rules": activate_rules,
     "create-asset": create_asset,
     "create-market": create_market,
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from pincex_client.cli import admin, journal, markets, migrate, orders, replay
+from pincex_client.cli import admin, journal, markets, migrate, orders, replay, replicas
 from pincex_client.cli.context import DEADLINE, Settings
 
 # Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
@@ -28,6 +28,7 @@ def build_app() -> typer.Typer:
     orders.register(app)
     markets.register(app)
     replay.register(app)
+    replicas.register(app)
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
     app.add_typer(migrate.build(), name="migrate")

@@ -57,6 +57,7 @@ ADVICE: Mapping[str, str] = {
     "SEQUENCE_IN_FUTURE": "leave the sequence out for the newest state; head_sequence is the last one",
     "SEQUENCE_NOT_RETAINED": "begin at floor_sequence: what lies before is no longer kept",
     "OVERLOADED": "wait a moment and repeat",
+    "RULES_NOT_SUPPORTED": "see `pincex replicas`; `pincex restart trading-engine` starts older builds anew",
 }
 UNREACHABLE_ADVICE = (
     "is the exchange running? `pincex up` starts it, `pincex status` shows it; --target names another one"
