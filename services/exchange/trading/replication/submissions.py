@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from exchange.trading.core.commands import (
+    C_ACCOUNT,
     C_KIND,
     C_NUMBER,
     C_REQUEST_ID,
@@ -31,6 +32,11 @@ def is_repeatable(command: Command) -> bool:
     return bool(
         command[C_REQUEST_ID] or (command[C_SESSION] and command[C_NUMBER]) or command[C_KIND] in _REPEATABLE_KINDS
     )
+
+
+def sessions_of(commands: list[Command]) -> set[tuple[str, str]]:
+    """Account and name of the sessions whose numbers the commands carry."""
+    return {(command[C_ACCOUNT], command[C_SESSION]) for command in commands if command[C_SESSION]}
 
 
 def encode_results(results: list[Result], commands: list[Command]) -> bytes:

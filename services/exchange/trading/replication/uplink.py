@@ -29,7 +29,7 @@ from exchange.trading.replication.messages import (
     Status,
     Submission,
 )
-from exchange.trading.replication.submissions import decode_results, is_repeatable
+from exchange.trading.replication.submissions import decode_results, is_repeatable, sessions_of
 from exchange.trading.seat import Overloaded, Stalled, Stopped, fail
 
 
@@ -208,12 +208,17 @@ class Uplink:
         self._end_waits()
 
     def _expire(self) -> None:
-        """Tell those who have waited for too long that the outcome is unknown, or that nobody leads."""
+        """Tell those who have waited for too long that the outcome is unknown, or that nobody leads. What its session has
+        asked after that fails with it: applied alone, it would forbid the numbers before it for ever.
+        """
         self._sweep = None
         oldest = self._clock.monotonic() - self.limits.hold_s
+        broken: set[tuple[str, str]] = set()
         for number, pending in list(self._pending.items()):
-            if pending.since > oldest:
-                break
+            sessions = sessions_of(pending.commands)
+            if pending.since > oldest and broken.isdisjoint(sessions):
+                continue
+            broken |= sessions
             self._fail(number, Stalled())
         if self._pending:
             self._sweep = self._loop.call_later(self.limits.hold_s / 4, self._expire)
