@@ -87,7 +87,7 @@ class Downlink:
             self._wake()
 
     def _submit(self, submission: Submission) -> None:
-        if not self._links.takes_commands:
+        if self._closed or not self._links.takes_commands:
             self._answer(Outcome(submission.id, Status.NOT_LEADING))
             return
         commands = codec.decode_commands(submission.commands)
@@ -136,6 +136,9 @@ class Downlink:
             self._keep_for_later(batch)
         else:
             self._outbox_bytes = 0
+        if batch.pong and not self._links.surely_leads():
+            # Another may lead already: where the journal stands is not known here.
+            batch.pong = 0
         batch.head_sequence = self._links.sequencer.committed_sequence
         batch.queue_depth = self._links.sequencer.queue_depth
         if self._closed:
@@ -219,9 +222,12 @@ class Downlinks:
         *,
         on_attendance: Callable[[Attendance], None],
         on_link_lost: Callable[[set[tuple[str, str]]], None],
+        surely_leads: Callable[[], bool] = lambda: True,
         limits: DownlinkLimits | None = None,
     ) -> None:
-        """`on_attendance` hears of sessions at followers; `on_link_lost` which were connected to one that is gone."""
+        """`on_attendance` hears of sessions at followers; `on_link_lost` which were connected to one that is gone;
+        `surely_leads` says whether nobody else can have taken the lease.
+        """
         self.sequencer = sequencer
         self.limits = limits if limits is not None else DownlinkLimits()
         self.takes_commands = True
@@ -231,6 +237,7 @@ class Downlinks:
         self.on_compare: Callable[[Downlink, int, str], None] = lambda _link, _number, _symbol: None
         self._me = me
         self._on_link_lost = on_link_lost
+        self.surely_leads = surely_leads
         self._links: dict[int, Downlink] = {}
         self._numbers = 0
         self._recent: deque[Frame] = deque()
@@ -303,6 +310,12 @@ class Downlinks:
             successor.hand_over()
         self.close()
         return successor.replica.instance if successor is not None else ""
+
+    def begin_again(self) -> None:
+        """Leadership is kept after all: followers link anew, and what they were told to keep comes again, in order."""
+        self.takes_commands = True
+        for link in self._links.values():
+            link.close()
 
     def close(self) -> None:
         """End all links, and take no new ones."""

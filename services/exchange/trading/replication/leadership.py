@@ -91,6 +91,7 @@ class Leadership:
             sequencer,
             on_attendance=parts.watcher.attendance,
             on_link_lost=parts.watcher.link_lost,
+            surely_leads=self._surely_leads,
             limits=parts.downlink_limits,
         )
         self._comparer = Comparer(parts.me, sequencer, self.downlinks)
@@ -170,10 +171,11 @@ class Leadership:
         sequencer.apply_now()
         links.takes_commands = False
         sequencer.pause()
-        try:
+        with contextlib.suppress(Stalled, Stopped):
             await sequencer.drain()
-        except (Stalled, Stopped):
-            links.takes_commands = True
+        if sequencer.failure.done() or sequencer.engine.state.sequence > sequencer.committed_sequence:
+            # Its core is ahead of the journal: no follower may go on with it.
+            links.begin_again()
             sequencer.resume()
             return None
         with contextlib.suppress(JournalUnavailable):
@@ -194,9 +196,13 @@ class Leadership:
                 # Nobody else can have taken it through the same store: the append says what is true.
                 continue
 
+    def _surely_leads(self) -> bool:
+        """Whether nobody else can have taken the lease; a process that slept does not know."""
+        return self._parts.lease.held_until > self._parts.clock.monotonic()
+
     async def _still_leading(self) -> bool:
-        """Whether the lease is surely ours; a process that slept does not know."""
-        if self._parts.lease.held_until > self._parts.clock.monotonic():
+        """Whether the lease is ours, asking its store if that is not sure."""
+        if self._surely_leads():
             return True
         try:
             return await self._parts.lease.renew()
