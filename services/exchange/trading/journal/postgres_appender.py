@@ -22,6 +22,7 @@ import asyncpg
 from exchange.runtime.postgres import CONNECTION_ERRORS
 from exchange.trading.journal.errors import Fenced, JournalError, JournalUnavailable
 from exchange.trading.journal.frame import Frame
+from exchange.trading.journal.postgres_nudge import Nudger
 from exchange.trading.journal.postgres_session import Session
 
 logger = logging.getLogger(__name__)
@@ -51,8 +52,15 @@ ENSURE_PARTITIONS = "SELECT journal_ensure_partitions($1)"
 class Appender:
     """Stores one frame at a time on a session of its own."""
 
-    def __init__(self, session: Session, shard: int, observe_append: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        shard: int,
+        observe_append: Callable[[float], None] | None = None,
+        nudger: Nudger | None = None,
+    ) -> None:
         self._session = session
+        self._nudger = nudger
         self._shard = shard
         self._observe_append = observe_append
         self._closing = asyncio.Event()
@@ -80,9 +88,10 @@ class Appender:
         self._started_at = started = time.monotonic()
         self._idle.clear()
         try:
-            if check is not None:
-                await self._until_known(check)
-            await self._until_known(lambda: self._insert(frame))
+            with self._nudger.watching() if self._nudger is not None else contextlib.nullcontext():
+                if check is not None:
+                    await self._until_known(check)
+                await self._until_known(lambda: self._insert(frame))
         finally:
             self._started_at, self._broken = None, False
             self._idle.set()
@@ -115,6 +124,8 @@ class Appender:
             give_up()
         self._session.drop()
         await self._idle.wait()
+        if self._nudger is not None:
+            await self._nudger.close()
 
     async def _until_known(self, attempt: Callable[[], Awaitable[None]]) -> None:
         """Repeat an attempt, on new connections, until it succeeds or fails for a reason of its own."""
@@ -167,10 +178,11 @@ class Appender:
         if landed is None:
             await self._raise_fenced(frame.epoch)
         if self._session.take_warning():
-            await self.barrier(frame.epoch)
+            # The session may have come to another server meanwhile, which need not have the row.
+            await self._resolve(frame)
 
     async def _resolve(self, frame: Frame) -> None:
-        """Return if the row that is in the way is this very frame, durable and under our epoch."""
+        """Return if the row that stands at its place is this very frame, durable and under our epoch."""
         await self.barrier(frame.epoch)
         stored: bytes | None = await self._session.fetch_value(_STORED_HASH, frame.shard, frame.first_sequence)
         if stored != frame.hash:
