@@ -92,6 +92,10 @@ class Hub:
         self._waiting_accounts: dict[str, list[asyncio.Future[None]]] = {}
         self.head_sequence = 0
         self.head_hash = b""
+        self.cores = 0
+        """Counts the cores that have served. Who reads frames of one must not read on in those of another: the history
+        may have changed, which only a token tells.
+        """
         self.closed = False
         self.end_reason = 0
 
@@ -100,7 +104,8 @@ class Hub:
         self._sinks.append(sink)
 
     def reset(self, head_sequence: int, head_hash: bytes) -> None:
-        """A new core serves, as of this sequence. Streams that read the frames themselves may go on."""
+        """A new core serves, as of this sequence: who reads frames ends, and comes again with its token."""
+        self.cores += 1
         self._recent.clear()
         self._starts.clear()
         self._recent_commands = 0
@@ -108,6 +113,7 @@ class Hub:
         self.head_hash = head_hash
         for sink in self._sinks:
             sink.reset()
+        self._wake_all()
 
     def publish(self, committed: Committed) -> None:
         """A frame has become durable."""
@@ -142,6 +148,9 @@ class Hub:
         """The instance stops or no longer leads: readers end, with this reason."""
         self.closed = True
         self.end_reason = reason
+        self._wake_all()
+
+    def _wake_all(self) -> None:
         _wake(self._waiting)
         for waiting in self._waiting_accounts.values():
             _wake(waiting)
@@ -192,9 +201,11 @@ class Hub:
         return True
 
     async def read(self, from_sequence: int) -> AsyncIterator[Committed]:
-        """Durable frames from the one that holds `from_sequence` up to the head: from memory, or from the journal."""
-        position = from_sequence
-        while position <= self.head_sequence:
+        """Durable frames from the one that holds `from_sequence` up to the head: from memory, or from the journal. Ends
+        where another core begins to serve.
+        """
+        position, cores = from_sequence, self.cores
+        while position <= self.head_sequence and cores == self.cores:
             if self._starts and self._starts[0] <= position:
                 committed = self._recent[bisect_right(self._starts, position) - 1]
                 position = committed.last_sequence + 1
@@ -202,6 +213,8 @@ class Hub:
                 continue
             stop = self._starts[0] - 1 if self._starts else self.head_sequence
             async for stored in self._journal.read(position, to_sequence=stop):
+                if cores != self.cores:
+                    return
                 position = stored.last_sequence + 1
                 yield committed_of(stored)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.core.events import Event
 from exchange.trading.feeds.hub import Hub, accounts_of
 from exchange.trading.sequencer import Committed
@@ -26,9 +27,10 @@ async def follow_account(
 ) -> AsyncIterator[AccountCommand | None]:
     """Commands that concern the account, after a sequence; None each time that nothing came for `heartbeat_s`.
 
-    Ends when the hub closes. A reader that is slow holds nothing here: it reads on from memory or from the journal.
+    Ends when the hub closes. Raises ServiceError NOT_READY when another core serves: the history may be another one, which
+    the reader's token will tell. A reader that is slow holds nothing here: it reads on from memory or from the journal.
     """
-    position = after
+    position, cores = after, hub.cores
     while True:
         async for committed in durable(hub, position + 1):
             for command in _concerning(committed, account, position):
@@ -36,6 +38,8 @@ async def follow_account(
             position = committed.last_sequence
         if hub.closed:
             return
+        if hub.cores != cores:
+            raise ServiceError(ErrorReason.NOT_READY)
         # No await since the head was read: a frame that comes now finds the waiter there.
         if not await hub.wait_account(account, heartbeat_s):
             yield None

@@ -27,6 +27,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
     async def StreamEvents(self, request: pb.StreamEventsRequest, context: Any) -> AsyncIterator[pb.EventBatch]:
         """Durable events from a sequence on."""
         hub = self._hub
+        cores = hub.cores
         first = max(request.from_sequence, 1)
         if request.resume_token:
             first = (await self._places.read(request.resume_token)).sequence + 1
@@ -44,7 +45,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
                 batch = self._batch(committed, last, translator)
                 last, token = committed.last_sequence, batch.resume_token
                 yield batch
-            if hub.closed:
+            if hub.closed or hub.cores != cores:
                 break
             if not await hub.wait_beyond(last, HEARTBEAT_S):
                 yield pb.EventBatch(
@@ -54,7 +55,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
                     resume_token=token,
                     head_sequence=hub.head_sequence,
                 )
-        reason = hub.end_reason or ErrorReason.DRAINING
+        reason = hub.end_reason or (ErrorReason.DRAINING if hub.cores == cores else ErrorReason.NOT_READY)
         yield pb.EventBatch(
             first_sequence=last,
             last_sequence=last,
