@@ -15,6 +15,7 @@ from exchange.trading.journal.contract import StoredSnapshot
 from exchange.trading.journal.errors import JournalCorrupt, JournalError, JournalUnavailable
 from exchange.trading.journal.frame import MAX_SEQUENCE, Frame
 from exchange.trading.journal.postgres_appender import ENSURE_PARTITIONS, Appender
+from exchange.trading.journal.postgres_nudge import Nudger
 from exchange.trading.journal.postgres_reader import READ_SETTINGS, Reader
 from exchange.trading.journal.postgres_session import CURRENT_INCARNATION, Session
 
@@ -66,12 +67,13 @@ class PostgresJournal:
         shard: int,
         incarnation: str,
         observe_append: Callable[[float], None] | None,
+        nudger: Nudger | None = None,
     ) -> None:
         self._pool = pool
         self._dsn = dsn
         self._shard = shard
         self._incarnation = incarnation
-        self._appender = Appender(session, shard, observe_append)
+        self._appender = Appender(session, shard, observe_append, nudger)
         self._reader = Reader(pool, shard)
         self._append_lock = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,7 +106,15 @@ class PostgresJournal:
             pool.terminate()
             raise
         session = Session(dsn, application_name=f"{name}-append", incarnation=incarnation)
-        return cls(pool, session, dsn=Secret(dsn), shard=shard, incarnation=incarnation, observe_append=observe_append)
+        return cls(
+            pool,
+            session,
+            dsn=Secret(dsn),
+            shard=shard,
+            incarnation=incarnation,
+            observe_append=observe_append,
+            nudger=Nudger(Session(dsn, application_name=f"{name}-nudge")),
+        )
 
     @property
     def shard(self) -> int:
