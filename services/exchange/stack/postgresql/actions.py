@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROMOTE_TIMEOUT_S = 10
 RELOAD_TIMEOUT_S = 2.0
+CHECKPOINT_TIMEOUT_S = 60.0
 # Commits may wait for the new standby so long until it is known to be in sync.
 ARM_TIMEOUT_S = 3.0
 
@@ -72,6 +73,8 @@ async def degrade(cluster: Cluster) -> None:
 async def arm(cluster: Cluster) -> bool:
     """Makes commits wait for the standby, then trusts it. False if it did not catch up in time: all is as before then."""
     primary, standby = cluster.primary, cluster.standby
+    # While no commit waits: it leaves little to do for the checkpoint that follows, while they do.
+    await _checkpoint(primary)
     try:
         async with asyncio.timeout(ARM_TIMEOUT_S):
             await _wait_for(primary, standby)
@@ -140,6 +143,15 @@ async def _setting_of_new_session(primary: Node) -> str:
     finally:
         connection.terminate()
     return value
+
+
+async def _checkpoint(node: Node) -> None:
+    async with asyncio.timeout(CHECKPOINT_TIMEOUT_S):
+        connection = await node.connect()
+        try:
+            await connection.execute("CHECKPOINT")
+        finally:
+            connection.terminate()
 
 
 async def _until_caught_up(primary: Node, standby: Node) -> None:
