@@ -123,13 +123,14 @@ class Follower:
 
     async def check_place(self) -> None:
         """Raise Diverged unless the journal holds the frame at which this core stands."""
-        sequence = self.committed_sequence
+        # Both now: while the journal is read, the core goes on.
+        sequence, frame_hash = self.committed_sequence, self.committed_hash
         if sequence == 0:
             return
         async for frame in self._journal.read(sequence, to_sequence=sequence):
-            if (frame.last_sequence, frame.hash) == (sequence, self.committed_hash):
+            if (frame.last_sequence, frame.hash) == (sequence, frame_hash):
                 return
-        raise Diverged(f"the journal does not hold frame {self.committed_hash.hex()[:16]} that ends at {sequence}")
+        raise Diverged(f"the journal does not hold frame {frame_hash.hex()[:16]} that ends at {sequence}")
 
     async def check_head(self) -> None:
         """Raise Diverged unless the journal ends where this core stands: for taking over from here."""
