@@ -27,6 +27,8 @@ LEAST_BEFORE_S, MOST_BEFORE_S = 0.02, 0.3
 CUT_OFF_S = 0.1
 RENEW_S = 0.5
 FAIL_OVER_S = 3.0
+# Three looks that nobody answers, on a machine that is busy with other things.
+HANG_NOTICED_S = 2.0
 
 
 @dataclass
@@ -114,22 +116,20 @@ async def strike_in_turn(pair: RunningPair, leader: Leader, strikes: list[Strike
     return took
 
 
-async def test_an_append_survives_every_death_of_the_primary_exactly_once(pair: RunningPair, seed: int) -> None:
+async def struck_while_appending(pair: RunningPair, strikes: list[Strike], rng: random.Random) -> list[float]:
+    """Strikes in turn; then what was acknowledged is compared with what the journal holds. Seconds as above."""
     lease = PostgresLease(pair.trading_url)
     epoch = await lease.acquire("leader")
     assert epoch is not None
     leader = Leader(await PostgresJournal.open(pair.trading_url), lease, epoch)
     working = [asyncio.create_task(leader.append()), asyncio.create_task(leader.renew())]
-    strikes: list[Strike] = [kill, kill_postmaster, freeze, freeze_postmaster]
     try:
-        took = await strike_in_turn(pair, leader, strikes, random.Random(seed))
+        took = await strike_in_turn(pair, leader, strikes, rng)
     finally:
         for task in working:
             task.cancel()
         failed = [error for error in await asyncio.gather(*working, return_exceptions=True) if error]
     assert [type(error) for error in failed] == [asyncio.CancelledError] * 2, failed
-    for strike, seconds in zip(strikes, took, strict=True):
-        print(f"{strike.__name__}: appends resumed after {seconds:.2f} s")
     await leader.journal.close()
     await lease.close()
 
@@ -141,4 +141,12 @@ async def test_an_append_survives_every_death_of_the_primary_exactly_once(pair: 
     # The one that was in flight at the end was never acknowledged, and may have landed.
     assert len(found) - len(leader.acknowledged) in {0, 1}
     assert len(leader.acknowledged) > len(strikes)
-    assert max(took) < FAIL_OVER_S
+    return took
+
+
+async def test_an_append_survives_every_death_of_the_primary_exactly_once(pair: RunningPair, seed: int) -> None:
+    strikes: list[Strike] = [kill, kill_postmaster, freeze, freeze_postmaster]
+    took = await struck_while_appending(pair, strikes, random.Random(seed))
+    for strike, seconds in zip(strikes, took, strict=True):
+        print(f"{strike.__name__}: appends resumed after {seconds:.2f} s")
+        assert seconds < FAIL_OVER_S + (HANG_NOTICED_S if strike in {freeze, freeze_postmaster} else 0.0)

@@ -115,11 +115,13 @@ class Controller:
         """Looks, decides and acts until it is cancelled."""
         try:
             while True:
+                began = time.monotonic()
                 try:
                     await self._turn()
                 except WENT_WRONG as error:
                     self._complain(str(error) or repr(error))
-                await asyncio.sleep(PROBE_INTERVAL_S)
+                # A look that was waited for in vain has taken its time already.
+                await asyncio.sleep(max(0.0, began + PROBE_INTERVAL_S - time.monotonic()))
         finally:
             for probe in self._probes.values():
                 probe.drop()
