@@ -19,9 +19,15 @@ from exchange.stack.control import NotRunning, is_running, request
 from exchange.stack.detach import start_detached
 from exchange.stack.errors import StackError
 from exchange.stack.files import tail
+from exchange.stack.rolling import roll
 from exchange.stack.run import end_leftovers, make_home, supervise
 
 STOP_TIMEOUT_S = 90.0
+ENGINE = "trading-engine"
+NO_ENGINE = (
+    "without a trading engine nobody can cancel either: orders stay open, and clients are trapped in them. "
+    "To stop trading and let clients out: `pincex admin cancel-only SYMBOL`, or `pincex admin circuit-breaker on`"
+)
 START_TIMEOUT_S = 300.0
 
 _POLL_S = 0.05
@@ -29,7 +35,7 @@ _POLL_S = 0.05
 
 def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
-    for command in (up, down, status, scale, kill, logs):
+    for command in (up, down, status, scale, restart, kill, logs):
         app.command()(command)
 
 
@@ -45,7 +51,7 @@ def up(
     config = _config()
     make_home(config.home)
     if is_running(config.home):
-        _already_running(config)
+        _already_running(config, standby=standby)
         return
     options = UpOptions(memory=memory, standby=standby)
     view.starting(config.home, memory=memory)
@@ -97,7 +103,19 @@ def scale(target: Annotated[str, typer.Argument(metavar="SERVICE=N")]) -> None:
     service, separator, count = target.partition("=")
     if not separator or not count.isascii() or not count.isdigit():
         _fail(f"expected SERVICE=N, such as trading-engine=3, not {target!r}")
+    if service == ENGINE and int(count) == 0:
+        view.warning(NO_ENGINE)
     _ask("scale", service=service, count=int(count))
+
+
+def restart(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="Such as trading-engine, with all its instances.")],
+) -> None:
+    """Restart a service, one instance after the other, the leader last: what is installed and in `.env` now runs then."""
+    try:
+        roll(_config().home, service, view.say)
+    except StackError as error:
+        _fail(str(error))
 
 
 def kill(
@@ -150,7 +168,7 @@ def _follow(file: Path) -> None:
         return
 
 
-def _already_running(config: StackConfig) -> None:
+def _already_running(config: StackConfig, *, standby: bool) -> None:
     """The exchange of this folder, once it is up: another `up` may have begun a moment ago."""
 
     def is_up() -> bool:
@@ -158,8 +176,11 @@ def _already_running(config: StackConfig) -> None:
 
     try:
         _wait(is_up, START_TIMEOUT_S, "the exchange is starting, but does not become healthy")
+        status = request(config.home, "status")
+        if standby and "database" not in status:
+            _fail("the exchange is running already, without a standby: `pincex down`, then `pincex up --standby`")
         view.say("the exchange is running already")
-        view.addresses(request(config.home, "status"))
+        view.addresses(status)
     except StackError as error:
         _fail(str(error))
 

@@ -43,7 +43,7 @@ class StackConfig:
     """Everything that decides what `pincex up` runs.
 
     `environment` is what child processes inherit; `engine_port` is the first of three ports of trading-engine-1, each
-    further instance takes the next ten.
+    further instance takes the next ten. `given` and `folder` are what all of it was read from.
     """
 
     home: Path
@@ -63,6 +63,12 @@ class StackConfig:
     redis_url: str | None
     jwt_secret: str | None
     environment: Mapping[str, str]
+    given: Mapping[str, str]
+    folder: Path
+
+    def reread(self) -> StackConfig:
+        """The settings as they are now: `.env` may have changed since. Raises StackError."""
+        return load_config(self.given, self.folder)
 
 
 def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
@@ -92,6 +98,8 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         redis_url=values.get("REDIS_URL") or None,
         jwt_secret=values.get("JWT_SECRET") or None,
         environment=values,
+        given=dict(environ),
+        folder=folder,
     )
 
 

@@ -64,6 +64,7 @@ class Instance:
         self._forgiven = False
         self._timed_out = False
         self._told_to_stop = asyncio.Event()
+        self._successor: asyncio.Future[int] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -77,19 +78,23 @@ class Instance:
             ready_since = None
             try:
                 ready_since = await self._run_once()
-            except StackError:
+            except StackError as error:
                 if not self.ready.is_set():
                     raise
+                self._no_successor(error)
             if self._told_to_stop.is_set():
                 break
             if not self.ready.is_set():
                 raise StackError(self._explain())
+            if ready_since is None:
+                self._no_successor(StackError(self._explain()))
             steady = ready_since is not None and time.monotonic() - ready_since >= STEADY_S
             failures = 1 if steady or self._forgiven else failures + 1
             self._forgiven = False
             self._enter(State.RESTARTING)
             await self._pause(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2.0 ** (failures - 1)))
             self.restarts += 1
+        self._no_successor(StackError(f"{self.name} was stopped"))
         self._enter(State.STOPPED)
 
     def kill(self, number: signal.Signals) -> int:
@@ -108,6 +113,29 @@ class Instance:
         if process is None or process.returncode is not None:
             return
         self._enter(State.STOPPING)
+        await self._end(process)
+
+    async def restart(self) -> int:
+        """Ends the process as `stop` does; returns the pid of the next one once that is ready. Raises StackError if this one
+        is not ready now, or the next one does not become ready; it is then tried again like one that died.
+        """
+        process = self._process
+        if process is None or self.state is not State.READY or self._successor is not None:
+            raise StackError(f"{self.name} is {self.state.value}: it can be restarted when it is ready")
+        self._forgiven = True
+        self._successor = asyncio.get_running_loop().create_future()
+        self._enter(State.STOPPING)
+        try:
+            await self._end(process)
+            return await self._successor
+        finally:
+            self._successor = None
+
+    def _no_successor(self, error: StackError) -> None:
+        if self._successor is not None and not self._successor.done():
+            self._successor.set_exception(error)
+
+    async def _end(self, process: asyncio.subprocess.Process) -> None:
         traits = self.service.traits
         _send(process, traits.stop_signal)
         try:
@@ -120,6 +148,7 @@ class Instance:
     async def _run_once(self) -> float | None:
         """One life of the process; returns since when (monotonic seconds) it was ready, None if it never was."""
         self._enter(State.STARTING)
+        self._timed_out = False
         if not await self._may_start():
             return None
         process = self._process = await self._spawn(self.service.launch(self.number))
@@ -131,6 +160,8 @@ class Instance:
             ready_since = time.monotonic()
             self._enter(State.READY)
             self.ready.set()
+            if self._successor is not None and not self._successor.done():
+                self._successor.set_result(process.pid)
         elif process.returncode is None and not self._told_to_stop.is_set():
             self._timed_out = True
             process.kill()

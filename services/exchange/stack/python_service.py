@@ -48,16 +48,17 @@ class PythonService(Plain):
         traits: Traits,
         module: str,
         folder: Path,
-        environment: Mapping[str, str],
+        environment: Callable[[], Mapping[str, str]],
         ports: Callable[[int], InstancePorts],
         upstreams: tuple[str, str],
         migration: Migration | None = None,
     ) -> None:
-        """`environment` is what all instances share; `ports` is asked once for each instance."""
+        """`environment` is what all instances share, asked anew by `renew`; `ports` is asked once for each instance."""
         super().__init__(traits)
         self._module = module
         self._folder = folder
-        self._environment = environment
+        self._read_environment = environment
+        self._environment = environment()
         self._choose_ports = ports
         self._upstreams = upstreams
         self._migration = migration
@@ -96,6 +97,11 @@ class PythonService(Plain):
         if process.returncode:
             last = "\n".join(f"    {line}" for line in tail(log, 8))
             raise StackError(f"the migrations failed (exit status {process.returncode}); log: {log}\n{last}")
+
+    async def renew(self) -> None:
+        """Reads the settings again, and runs the migrations of the build that is installed now. Raises StackError."""
+        self._environment = await asyncio.to_thread(self._read_environment)
+        await self.prepare()
 
     def launch(self, number: int) -> Launch:
         """The interpreter that runs us, so the same packages."""

@@ -107,6 +107,11 @@ async def _handle(supervisor: Supervisor, request: dict[str, Any]) -> object:
             return "stopping"
         case {"command": "scale", "service": str(service), "count": int(count)}:
             return await supervisor.scale(service, count)
+        case {"command": "renew", "service": str(service)}:
+            await supervisor.renew(service)
+            return "renewed"
+        case {"command": "restart", "name": str(name)}:
+            return await supervisor.restart(name)
         case {"command": "kill", "name": str(name), "signal": str(number)}:
             return supervisor.kill(name, signal.Signals[number])
     raise StackError(f"not a command of the supervisor: {request.get('command')!r}")

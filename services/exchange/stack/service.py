@@ -52,6 +52,11 @@ class Service(Protocol):
     async def prepare(self) -> None:
         """Runs before the first start of each `up`: files, migrations. Raises StackError."""
 
+    async def renew(self) -> None:
+        """Runs before an operator has instances started while others run: with the settings and tables of now. Raises
+        StackError.
+        """
+
     def launch(self, number: int) -> Launch:
         """How to start an instance. Raises StackError."""
 
@@ -94,6 +99,9 @@ class Plain:
 
     async def prepare(self) -> None:
         """Nothing to prepare."""
+
+    async def renew(self) -> None:
+        """Nothing that could have changed."""
 
     async def attend(self) -> None:
         """Nothing to look after."""

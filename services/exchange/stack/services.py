@@ -79,7 +79,12 @@ def build(
         valkey = ValkeyService(config.home, port, _foreign_environment(config))
         stores.append(valkey)
         redis_url = valkey.url
-    environment = _our_environment(config, edge, database_url, redis_url, memory=memory)
+    jwt_secret = config.jwt_secret or secret(config.home / "secrets", "jwt")
+
+    def environment() -> Mapping[str, str]:
+        # Where things are and what opens them stays as it was at `up`: instances that run already use it too.
+        return _our_environment(config.reread(), edge, database_url, redis_url, jwt_secret, memory=memory)
+
     debug_port = book.choose("debug", config.debug_port)
     engine = PythonService(
         traits=Traits(
@@ -178,6 +183,7 @@ def _our_environment(
     edge: EdgePlan,
     database_url: str | None,
     redis_url: str,
+    jwt_secret: str,
     *,
     memory: bool,
 ) -> dict[str, str]:
@@ -192,7 +198,7 @@ def _our_environment(
         "PINCEX_ENVOY_STATS_URL": f"http://{LOOPBACK}:{edge.admin_port}/stats/prometheus",
         "PINCEX_IMAGE": str(config.image),
         "REDIS_URL": redis_url,
-        "JWT_SECRET": config.jwt_secret or secret(config.home / "secrets", "jwt"),
+        "JWT_SECRET": jwt_secret,
         "LOG_LEVEL": config.log_level,
     }
     for absent in ("PINCEX_MEMORY", "DATABASE_URL", "PINCEX_ADMIN_DATABASE_URL"):

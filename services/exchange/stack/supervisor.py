@@ -50,7 +50,10 @@ class Supervisor:
         self._unattended = ""
         self._provisioned = {name: asyncio.Event() for name in self._services}
         self._stop = asyncio.Event()
-        self._scaling = asyncio.Lock()
+        # One change of who runs at a time.
+        self._changing = asyncio.Lock()
+        # Instances that the edge sends nothing to, since they are about to stop.
+        self._leaving: set[Instance] = set()
         self._wanted: dict[str, int] = {}
         self.phase = "starting"
 
@@ -85,13 +88,14 @@ class Supervisor:
             raise StackError(f"{name} runs at most {limit} in this version{reason}")
         if count < traits.least_instances > 1:
             raise StackError(f"{name} runs {traits.least_instances} instances, not {count}")
-        if self.phase != "running":
-            raise StackError(f"the exchange is {self.phase}; try again when it is running")
-        async with self._scaling:
+        self._must_run()
+        async with self._changing:
+            present = {one.number for one in self._instances if one.service is service}
+            if count > len(present):
+                await service.renew()
             before = self._wanted[name]
             self._wanted[name] = count
             extra = [one for one in self._instances if one.service is service and one.number > count]
-            present = {one.number for one in self._instances if one.service is service}
             added = [self._start(service, number) for number in range(1, count + 1) if number not in present]
             for instance in added:
                 await self._until_ready(instance)
@@ -99,13 +103,50 @@ class Supervisor:
             self._save()
         return f"{name}: {before} -> {count}"
 
+    async def renew(self, name: str) -> None:
+        """Makes what is started of a service from now on start with the settings and tables of now. Raises StackError."""
+        self._must_run()
+        service = self._services.get(name)
+        if service is None:
+            raise StackError(f"there is no service {name}; services: {', '.join(self._services)}")
+        if service.traits.least_instances > 1:
+            raise StackError(
+                f"{name} is looked after by its own controller: `pincex kill` one instance, wait, then the next"
+            )
+        async with self._changing:
+            await service.renew()
+
+    async def restart(self, name: str) -> int:
+        """Has one instance stop and start again, and returns its pid once it is ready; the edge sends it nothing meanwhile.
+        Raises StackError.
+        """
+        self._must_run()
+        async with self._changing:
+            instance = self._named(name)
+            self._leaving.add(instance)
+            self._publish()
+            try:
+                if instance.service.endpoints(instance.number):
+                    await asyncio.sleep(ENDPOINT_SETTLE_S)
+                return await instance.restart()
+            finally:
+                self._leaving.discard(instance)
+                self._publish()
+
     def kill(self, name: str, number: signal.Signals) -> int:
         """Sends a signal to an instance and returns its pid. Raises StackError."""
+        return self._named(name).kill(number)
+
+    def _named(self, name: str) -> Instance:
         for instance in self._instances:
             if instance.name == name:
-                return instance.kill(number)
+                return instance
         running = ", ".join(sorted(instance.name for instance in self._instances))
         raise StackError(f"there is no {name}; running: {running}")
+
+    def _must_run(self) -> None:
+        if self.phase != "running":
+            raise StackError(f"the exchange is {self.phase}; try again when it is running")
 
     async def status(self) -> dict[str, object]:
         """What `pincex status --json` prints."""
@@ -246,6 +287,8 @@ class Supervisor:
     def _publish(self) -> None:
         ports: defaultdict[str, list[int]] = defaultdict(list)
         for instance in self._instances:
+            if instance in self._leaving:
+                continue
             for upstream, port in instance.service.endpoints(instance.number).items():
                 ports[upstream].append(port)
         self._stack.edge.publish(ports)

@@ -35,6 +35,11 @@ def error(text: str) -> None:
     _err.print(f"[red]error:[/] {escape(text)}")
 
 
+def warning(text: str) -> None:
+    """What may not be meant, on standard error."""
+    _err.print(f"[yellow]warning:[/] {escape(text)}")
+
+
 def starting(home: Path, *, memory: bool) -> None:
     """Before the first service starts."""
     kept = "nothing is kept" if memory else f"data in {home}"

@@ -102,11 +102,18 @@ def serve_grpc(files: list[FileDescriptor], port: int, *, ops: bool, status: hea
     return server
 
 
+def role() -> bytes:
+    """`leader` for the instance that the file `LEADER` in the switches' folder names, the first one without it."""
+    file = Path(os.environ["PINCEX_SWITCHES_DIR"]) / "LEADER"
+    leads = file.read_text() if file.exists() else "trading-engine-1"
+    return b"leader\n" if os.environ["PINCEX_INSTANCE"] == leads else b"follower\n"
+
+
 class Metrics(BaseHTTPRequestHandler):
-    """`/metrics`, `/livez` and `/readyz`."""
+    """`/metrics`, `/role`, `/livez` and `/readyz`."""
 
     def do_GET(self) -> None:
-        body = b"fake_engine_up 1\n" if self.path == "/metrics" else b"ok\n"
+        body = {"/metrics": b"fake_engine_up 1\n", "/role": role()}.get(self.path, b"ok\n")
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()

@@ -52,3 +52,14 @@ def test_an_external_database_is_its_own_admin_unless_another_is_given(tmp_path:
     two = load_config({"DATABASE_URL": "postgresql://a", "PINCEX_ADMIN_DATABASE_URL": "postgresql://b"}, tmp_path)
 
     assert (one.admin_database_url, two.admin_database_url) == ("postgresql://a", "postgresql://b")
+
+
+def test_dotenv_is_read_again_and_the_environment_still_wins(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("PINCEX_MAX_RULES=1\nLOG_LEVEL=DEBUG\n")
+    config = load_config({"LOG_LEVEL": "ERROR"}, tmp_path)
+    assert config.environment["PINCEX_MAX_RULES"] == "1"
+
+    (tmp_path / ".env").write_text("LOG_LEVEL=DEBUG\n")
+
+    again = config.reread()
+    assert ("PINCEX_MAX_RULES" in again.environment, again.log_level) == (False, "ERROR")

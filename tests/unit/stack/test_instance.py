@@ -137,3 +137,54 @@ async def test_a_stop_between_two_starts_starts_no_more(tmp_path: Path) -> None:
     await running(one, lambda: until(lambda: State.RESTARTING in states))
 
     assert one.pid is None
+
+
+async def test_a_restart_returns_once_the_next_process_is_ready(tmp_path: Path) -> None:
+    states: list[State] = []
+    one = Instance(Script(tmp_path, SLEEP, Traits("s", "r")), 1, tmp_path, lambda found: states.append(found.state))
+
+    async def restart_it() -> None:
+        await until(lambda: one.state is State.READY)
+        first = one.pid
+        states.clear()
+        second = await one.restart()
+        assert (second, one.state) == (one.pid, State.READY)
+        assert second != first
+        assert one.restarts == 1
+        in_order = [state for index, state in enumerate(states) if index == 0 or states[index - 1] is not state]
+        assert in_order == [State.STOPPING, State.RESTARTING, State.STARTING, State.READY]
+
+    await running(one, restart_it)
+
+
+async def test_a_restart_whose_next_process_fails_says_why_and_it_is_tried_again(tmp_path: Path) -> None:
+    service = Script(tmp_path, SLEEP, Traits("s", "r"))
+    one = Instance(service, 1, tmp_path, lambda _: None)
+
+    async def restart_it() -> None:
+        await until(lambda: one.state is State.READY)
+        service.code, service.ready = "import sys; print('a broken build'); sys.exit(3)", lambda: False
+        with pytest.raises(StackError, match=r"s did not start \(exit status 3\); log: .*s\.log\n    a broken build"):
+            await one.restart()
+        with pytest.raises(StackError, match="it can be restarted when it is ready"):
+            await one.restart()
+        service.code, service.ready = SLEEP, lambda: True
+        await until(lambda: one.state is State.READY)
+
+    await running(one, restart_it)
+
+
+async def test_a_stop_ends_a_restart(tmp_path: Path) -> None:
+    service = Script(tmp_path, SLEEP, Traits("s", "r"))
+    one = Instance(service, 1, tmp_path, lambda _: None)
+
+    async def restart_it() -> None:
+        await until(lambda: one.state is State.READY)
+        service.ready = lambda: False
+        restarting = asyncio.create_task(one.restart())
+        await until(lambda: one.restarts == 1)
+        await one.stop()
+        with pytest.raises(StackError, match="s was stopped"):
+            await restarting
+
+    await running(one, restart_it)

@@ -12,7 +12,7 @@ from pincex_client.cli.context import DEADLINE, Settings
 # Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
 GLOBAL_FLAGS = frozenset({"--json"})
 GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token", "--timeout"})
-STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "kill", "logs", "migrate"})
+STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate"})
 
 
 def build_app() -> typer.Typer:
