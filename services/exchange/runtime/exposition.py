@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from typing import Final
+
+# Within a quoted value the quotation mark would have a backslash before it.
+_HAS_INSTANCE: Final = re.compile(r'[{,]\s*instance="')
 
 
 def merged(texts: Mapping[str, str]) -> str:
@@ -32,7 +37,7 @@ def merged(texts: Mapping[str, str]) -> str:
 
 def _labelled(sample: str, label: str) -> str:
     """A sample with the label added, unless it has it already."""
-    if "instance=" in sample.partition("}")[0]:
+    if _HAS_INSTANCE.search(sample):
         return sample
     name, brace, rest = sample.partition("{")
     if brace and " " not in name:

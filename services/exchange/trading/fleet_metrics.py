@@ -17,7 +17,9 @@ FETCH_TIMEOUT_S = 2.0
 
 
 class FleetMetrics:
-    """Gathers them when asked. `others` are the instances beside this one; one that does not answer is left out."""
+    """Gathers them when asked. `others` are the instances beside this one; one that does not answer within FETCH_TIMEOUT_S is
+    left out, and `engine_answering` says so.
+    """
 
     def __init__(
         self,
@@ -41,8 +43,17 @@ class FleetMetrics:
                 *(_fetch(client, url) for url in (edge_url, *(other.metrics_url for other in others)))
             )
         found = {self._instance: render(self._registry).decode()}
-        found.update((other.instance, text) for other, text in zip(others, texts, strict=True) if text)
-        return (merged(found) + edge_metrics(edge)).encode()
+        found.update((other.instance, text) for other, text in zip(others, texts, strict=True))
+        answering = merged({instance: _answering(bool(text)) for instance, text in found.items()})
+        return (merged(found) + answering + edge_metrics(edge)).encode()
+
+
+def _answering(answers: bool) -> str:  # noqa: FBT001 - it is the value
+    return (
+        "# HELP engine_answering 1 where the instance answered this scrape, 0 where its other series are left out.\n"
+        "# TYPE engine_answering gauge\n"
+        f"engine_answering {int(answers)}\n"
+    )
 
 
 async def _fetch(client: aiohttp.ClientSession, url: str) -> str:
@@ -50,7 +61,7 @@ async def _fetch(client: aiohttp.ClientSession, url: str) -> str:
     if not url:
         return ""
     try:
-        async with client.get(url) as response:
+        async with client.get(url, raise_for_status=True) as response:
             return await response.text()
     except (aiohttp.ClientError, TimeoutError):
         return ""
