@@ -208,17 +208,10 @@ class Uplink:
         self._end_waits()
 
     def _expire(self) -> None:
-        """Tell those who have waited for too long that the outcome is unknown, or that nobody leads. What its session has
-        asked after that fails with it: applied alone, it would forbid the numbers before it for ever.
-        """
+        """Tell those who have waited for too long that the outcome is unknown, or that nobody leads."""
         self._sweep = None
         oldest = self._clock.monotonic() - self.limits.hold_s
-        broken: set[tuple[str, str]] = set()
-        for number, pending in list(self._pending.items()):
-            sessions = sessions_of(pending.commands)
-            if pending.since > oldest and broken.isdisjoint(sessions):
-                continue
-            broken |= sessions
+        for number in [number for number, pending in self._pending.items() if pending.since <= oldest]:
             self._fail(number, Stalled())
         if self._pending:
             self._sweep = self._loop.call_later(self.limits.hold_s / 4, self._expire)
@@ -296,9 +289,21 @@ class Uplink:
             self._fail(outcome.id, Overloaded() if outcome.status is Status.OVERLOADED else Stalled())
 
     def _fail(self, number: int, error: Exception) -> None:
-        pending = self._pending.pop(number)
-        self._queued -= len(pending.commands)
-        fail(pending.future, error)
+        """End a submission with an error, and with it what its sessions have asked after it: applied without it, that
+        would forbid the numbers before it for ever.
+        """
+        failed = self._pending.pop(number, None)
+        if failed is None:
+            return
+        sessions = sessions_of(failed.commands)
+        later = [
+            after
+            for after, pending in (self._pending.items() if sessions else ())
+            if after > number and not sessions.isdisjoint(sessions_of(pending.commands))
+        ]
+        for pending in (failed, *map(self._pending.pop, later)):
+            self._queued -= len(pending.commands)
+            fail(pending.future, error)
 
     def _end(self, pending: _Pending, results: list[Result]) -> None:
         self._queued -= len(pending.commands)
