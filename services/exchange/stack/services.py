@@ -11,10 +11,10 @@ from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
 from exchange.stack.ports import PortBook
-from exchange.stack.postgresql.pair import PostgresPair
+from exchange.stack.postgresql.pair import PostgresPair, has_pair
 from exchange.stack.postgresql.roles import ADMIN, TRADING
 from exchange.stack.postgresql.server import PostgresService
-from exchange.stack.postgresql.state import NUMBERS, exists
+from exchange.stack.postgresql.state import NUMBERS
 from exchange.stack.python_service import InstancePorts, Migration, PythonService
 from exchange.stack.service import Traits
 from exchange.stack.valkey import ValkeyService
@@ -127,7 +127,7 @@ def _postgres(
     """One server, or a pair: once a folder has a standby it keeps it."""
     environment = _foreign_environment(config)
     first = book.choose("postgres", config.postgres_port)
-    if not options.standby and not exists(config.home):
+    if not options.standby and not has_pair(config.home):
         return PostgresService(config.home, first, environment)
     setting = replace(config.postgres_port, what="PostgreSQL's standby")
     ports = {

@@ -95,6 +95,9 @@ def test_up_while_it_runs_says_so_and_changes_nothing(fake_stack: ExchangeStack)
     assert again.returncode == 0
     assert "running already" in again.stdout
     assert fake_stack.edge_url in again.stdout
+    refused = fake_stack.folder.command("up", "--standby")
+    assert refused.returncode == 1
+    assert "without a standby" in refused.stderr
     assert fake_stack.status() == before
 
 

@@ -17,6 +17,7 @@ from exchange.stack.errors import StackError
 from exchange.stack.instance import Instance, State
 from exchange.stack.postgresql import actions, controller
 from exchange.stack.postgresql.copy import need_copy
+from exchange.stack.postgresql.pair import has_pair
 from exchange.stack.postgresql.roles import ADMIN
 from exchange.stack.postgresql.server import PostgresService
 from exchange.stack.postgresql.state import NUMBERS, STATE_FILE, Standby
@@ -234,9 +235,16 @@ async def test_a_lost_disk_is_made_good_by_a_standby_in_sync_and_by_no_other(hom
     assert await kept(after) == [1]
     await after.stop()
 
-    state = json.loads((home / STATE_FILE).read_text())
+    # Which of the two it was that led, nobody knows any more.
+    text = (home / STATE_FILE).read_text()
+    (home / STATE_FILE).unlink()
+    assert has_pair(home)
+    with pytest.raises(StackError, match="is gone: it says which"):
+        await RunningPair(home, ports).pair.prepare()
+    state = json.loads(text)
     (home / STATE_FILE).write_text(json.dumps({**state, "standby": "following"}))
     shutil.rmtree(after.cluster.nodes[2].place.data)
+    assert has_pair(home)
     with pytest.raises(StackError, match="no standby was in sync"):
         await RunningPair(home, ports).pair.prepare()
 

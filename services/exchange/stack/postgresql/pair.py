@@ -21,19 +21,25 @@ from exchange.stack.postgresql.server import (
     STOP_TIMEOUT_S,
     make_cluster,
 )
-from exchange.stack.postgresql.state import FIRST, NUMBERS, PairState, Standby, load
+from exchange.stack.postgresql.state import FIRST, NUMBERS, SECOND, STATE_FILE, PairState, Standby, load
 from exchange.stack.service import Plain, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from exchange.stack.postgresql.place import Place
     from exchange.stack.service import Launch
 
 # How long `up` waits for the standby; the exchange then starts without one, and says so.
 IN_SYNC_TIMEOUT_S = 30.0
 
 _POLL_S = 0.02
+
+
+def has_pair(home: Path) -> bool:
+    """Whether this data folder has a standby, or has had one. Raises StackError."""
+    return load(home) is not None or _place_of(home, SECOND).has_data
 
 
 class PostgresPair(Plain):
@@ -89,6 +95,8 @@ class PostgresPair(Plain):
         state = load(self._home)
         first = self._cluster.nodes[FIRST].place
         if state is None:
+            if has_pair(self._home):
+                raise StackError(f"{self._home / STATE_FILE} is gone: it says which PostgreSQL is the primary")
             # A folder of a single server becomes the primary of a pair.
             if not first.has_data:
                 await make_cluster(first, password(self._home, ADMIN), self._environment)
@@ -191,12 +199,16 @@ class PostgresPair(Plain):
         await provision(self._home, lambda database: self._cluster.primary.url(ADMIN, database))
 
     def _node(self, number: int) -> Node:
-        folder = FIRST_FOLDER if number == FIRST else f"{FIRST_FOLDER}-{number}"
         return Node(
             number=number,
             home=self._home,
-            place=find_place(self._home, folder),
+            place=_place_of(self._home, number),
             port=self._port_of[number],
             log=self._home / "logs" / f"postgres-{number}.log",
             environment=self._environment,
         )
+
+
+def _place_of(home: Path, number: int) -> Place:
+    """The first server's place is that of a single one."""
+    return find_place(home, FIRST_FOLDER if number == FIRST else f"{FIRST_FOLDER}-{number}")

@@ -55,11 +55,6 @@ class PairState:
         return PairState(self.epoch + 1, self.other, Standby.ABSENT)
 
 
-def exists(home: Path) -> bool:
-    """Whether this data folder has a pair."""
-    return (home / STATE_FILE).exists()
-
-
 def load(home: Path) -> PairState | None:
     """What was saved last; None in a folder that has no pair. Raises StackError if it cannot be read: never guess."""
     file = home / STATE_FILE
