@@ -84,11 +84,12 @@ def test_every_rpc_of_the_contracts_has_its_route_and_no_other_has(plan: EdgePla
 
     assert set(method_routes(plan, public=public)) == expected
     assert ("/pincex.trading.v1.TradingAdminService/MassCancel" in expected) is not public
+    assert "/pincex.journal.v1.ReplicaService/Link" not in expected, "engines link to each other without the edge"
 
 
 def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in plan.contract.methods:
+    for method in plan.contract.carried(public=False):
         route = routes[method.grpc_path]
         assert (route["timeout"], "idle_timeout" in route) == (("0s", True) if method.streaming else ("10s", False))
     assert routes["/pincex.trading.v1.OrderService/OrderSession"]["timeout"] == "0s"
@@ -96,7 +97,7 @@ def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
 
 def test_only_what_the_contracts_call_repeatable_is_repeated_after_it_reached_a_server(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in plan.contract.methods:
+    for method in plan.contract.carried(public=False):
         conditions = set(routes[method.grpc_path]["retry_policy"]["retry_on"].split(","))
         assert conditions >= {"connect-failure", "refused-stream"}
         assert ("reset" in conditions) is (method.repeatable and not method.streaming)
