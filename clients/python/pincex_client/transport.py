@@ -17,7 +17,7 @@ Response = TypeVar("Response")
 Response_co = TypeVar("Response_co", covariant=True)
 Metadata = tuple[tuple[str, str], ...]
 
-# The server refuses pings more often than each 10 s (GOAWAY too_many_pings): stay well above.
+# Servers and proxies refuse pings that come often (GOAWAY too_many_pings), some of them each 10 s: stay well above.
 KEEPALIVE_MS = 20_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 # What `call.read()` returns at the end of a stream; the type stubs of grpcio do not know it.

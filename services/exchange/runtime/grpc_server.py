@@ -39,7 +39,7 @@ class ServerLimits:
 
     `max_streams_per_connection` is HTTP/2's: Envoy carries many clients on one connection, so it is not small.
     `max_write_seconds`: a client that does not take a message of its stream for so long is cut off, SLOW_CONSUMER.
-    `min_ping_interval_ms`: a client that pings more often is cut off with too_many_pings.
+    `min_ping_interval_ms`: a client that pings more often is cut off with too_many_pings; the edge does it every second.
     """
 
     max_request_bytes: int = 4 * _MIB
@@ -49,7 +49,7 @@ class ServerLimits:
     max_streams_per_connection: int = 2_000
     max_metadata_bytes: int = 16 * 1024
     max_write_seconds: float = 30.0
-    min_ping_interval_ms: int = 10_000
+    min_ping_interval_ms: int = 500
     keepalive_time_ms: int = 30_000
     keepalive_timeout_ms: int = 10_000
 

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
 
 calls: Counter[str] = Counter()
 
+# The edge pings every second, as it may at the real one.
+OPTIONS = (
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_ping_interval_without_data_ms", 500),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
 
 def load(image: Path) -> list[FileDescriptor]:
     """Our files of the image, in a pool of their own."""
@@ -88,7 +95,7 @@ def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
 
 def serve_grpc(files: list[FileDescriptor], port: int, *, ops: bool, status: health.HealthServicer) -> grpc.Server:
     """All services of the image on the ops port; not the admin and journal services on the public one."""
-    server = grpc.server(ThreadPoolExecutor(16), options=(("grpc.so_reuseport", 0),))
+    server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
     for file in files:
         for service in file.services_by_name.values():
             if not ops and service.name in {"TradingAdminService", "EventService"}:

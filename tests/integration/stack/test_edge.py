@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 HEALTH = "/api/v1/health"
 ORDERS = "/api/v1/orders"
+# Well before the call's own 10 s.
+STOPPED_IS_NOTICED_S = 5.0
 
 
 def calls_seen(stack: ExchangeStack, key: str) -> int:
@@ -179,6 +181,42 @@ def test_scaling_and_killing_one_of_several_drops_no_call(fake_stack: ExchangeSt
         caller.join()
     assert sent[0] > 50
     assert refused == []
+
+
+def test_what_engines_answer_leaves_none_of_them_out(fake_stack: ExchangeStack) -> None:
+    assert fake_stack.folder.command("scale", "trading-engine=2").returncode == 0
+    try:
+        before = ejections(fake_stack)
+        for status in ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL"):
+            for _ in range(50):
+                call(f"{fake_stack.edge_url}{ORDERS}", "POST", "{}", {"x-fake-status": status})
+        assert ejections(fake_stack) == before
+    finally:
+        assert fake_stack.folder.command("scale", "trading-engine=1").returncode == 0
+
+
+def ejections(stack: ExchangeStack) -> int:
+    """How often Envoy has left an engine out for what it saw of its calls."""
+    name = "cluster.trading.outlier_detection.ejections_enforced_total"
+    return int(call(f"{stack.envoy_admin_url}/stats?filter=^{name}$").text.split()[-1])
+
+
+def test_who_waits_at_an_engine_that_stopped_is_told_so(fake_stack: ExchangeStack) -> None:
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(call, f"{fake_stack.edge_url}{ORDERS}", "POST", "{}", {"x-fake-sleep-ms": "9000"})
+        eventually(lambda: "1" in in_flight(fake_stack), "the engine has the call")
+        fake_stack.kill("trading-engine-1", "STOP")
+        try:
+            answer = waiting.result(STOPPED_IS_NOTICED_S)
+        finally:
+            fake_stack.kill("trading-engine-1", "CONT")
+    assert (answer.status, answer.reason()) == (503, "UPSTREAM_UNAVAILABLE")
+    eventually(lambda: call(f"{fake_stack.edge_url}{HEALTH}").status == 200, "the edge answers again")
+
+
+def in_flight(stack: ExchangeStack) -> list[str]:
+    """Calls that Envoy has sent to the engine and that have no answer yet, as it says itself."""
+    return call(f"{stack.envoy_admin_url}/stats?filter=^cluster.trading.upstream_rq_active$").text.split()
 
 
 def test_an_answer_of_megabytes_comes_whole_and_one_beyond_the_limit_fails_plainly(fake_stack: ExchangeStack) -> None:

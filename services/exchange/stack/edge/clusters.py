@@ -65,14 +65,7 @@ def _cluster(upstream: str, plan: EdgePlan) -> Json:
         "connect_timeout": "1s",
         "lb_policy": "LEAST_REQUEST",
         "circuit_breakers": {"thresholds": [_thresholds(plan.limits)]},
-        # At most half of the instances may be ejected, so a single engine never is.
-        "outlier_detection": {
-            "consecutive_5xx": 20,
-            "consecutive_gateway_failure": 10,
-            "interval": "1s",
-            "base_ejection_time": "5s",
-            "max_ejection_percent": 50,
-        },
+        "outlier_detection": _outliers(),
         "common_lb_config": {
             # Without healthy instances answer UNAVAILABLE at once, instead of trying the unhealthy ones.
             "healthy_panic_threshold": {"value": 0},
@@ -94,24 +87,44 @@ def _thresholds(limits: Limits) -> Json:
     }
 
 
-def _grpc_health_check() -> Json:
-    # The time-out is longer than any pause of a loaded engine; a refused connection is known at once anyway.
+def _outliers() -> Json:
+    """Leaves out an instance whose connections fail. What an instance answers does not count: while nobody leads, or too much
+    waits, all answer UNAVAILABLE or RESOURCE_EXHAUSTED alike, and each that is left out is missed.
+    """
+    answers = ("consecutive_5xx", "consecutive_gateway_failure", "success_rate", "local_origin_success_rate")
     return {
-        "timeout": seconds(2),
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 5,
+        **{f"enforcing_{kind}": 0 for kind in answers},
+        "interval": "1s",
+        # Or until a health check succeeds.
+        "base_ejection_time": "5s",
+        # So a single engine never is.
+        "max_ejection_percent": 50,
+    }
+
+
+def _grpc_health_check() -> Json:
+    # The time-out is longer than any pause of a loaded engine, and with the interval as long as the leader's lease: a stopped
+    # engine gets no calls when another leads. A refused connection is known at once.
+    return {
+        "timeout": seconds(1.5),
         "interval": seconds(0.5),
         "unhealthy_interval": seconds(0.2),
         "no_traffic_interval": seconds(0.1),
         "no_traffic_healthy_interval": seconds(0.5),
-        "unhealthy_threshold": 2,
+        "unhealthy_threshold": 1,
         "healthy_threshold": 1,
         "grpc_health_check": {"service_name": ""},
     }
 
 
 def _http2_options() -> Json:
+    # A stopped process keeps its connections and says nothing on them: pings without an answer end them, and who waits there
+    # asks another instance. gRPC answers pings however busy Python is; its servers allow two a second.
     return {
         "@type": TYPE + _HTTP_OPTIONS,
         "explicit_http_config": {
-            "http2_protocol_options": {"connection_keepalive": {"interval": seconds(30), "timeout": seconds(5)}},
+            "http2_protocol_options": {"connection_keepalive": {"interval": seconds(1), "timeout": seconds(1)}},
         },
     }
