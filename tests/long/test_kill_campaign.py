@@ -93,7 +93,6 @@ def write_report(
 ) -> None:
     rounds = kills.rounds
     failures = ", ".join(f"{name} {count}" for name, count in sorted(load.failures.items())) or "none"
-    assert load.session is not None
     path.write_text(f"""# Reliability report
 
 Written by the long campaign (`tests/long/test_kill_campaign.py`, `make test-long`) after everything in it held; a

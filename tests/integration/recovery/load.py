@@ -9,16 +9,32 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from pincex_client import CommandResult, ExchangeClient, ExchangeError, Order, OrderSession, RetryPolicy, requests
-from tests.integration.recovery.engine_process import EngineProcess
 
 UNARY_ACCOUNTS = ("demo", "maker")
 SESSION_ACCOUNT = "pipelined"
 SESSION_WINDOW = 64
 START_FUNDS = {"BTC": 1_000, "USD": 100_000_000}
 ATTEMPT_S = 1.0
+SYMBOL = "BTCUSD"
+
+
+class Database(Protocol):
+    """Where the journal can be read."""
+
+    @property
+    def trading_url(self) -> str: ...
+
+
+class Target(Protocol):
+    """What is loaded: one engine, or a whole exchange behind its edge."""
+
+    @property
+    def database(self) -> Database: ...
+
+    def client(self, account: str = "demo", **policy: Any) -> ExchangeClient: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +58,29 @@ class Asked:
     request: Any = None
     told: Told | None = None
     asked_at: float = field(default_factory=time.monotonic)
+    told_at: float = 0.0
 
 
 @dataclass
 class Load:
-    """Unary orders, a pipelined session, cancels and credits against one engine, until stopped."""
+    """Unary orders, pipelined sessions, cancels, replaces and credits, until stopped.
 
-    engine: EngineProcess
+    Where `patient`, callers leave time-outs and repeats to the SDK, and any error that reaches one is a defect; else each
+    call is made once, and left without an answer if that fails. `run` begins every id, so that a run can follow another on
+    the same exchange; the accounts `pipelined`, `pipelined-2`, ... have one of the `sessions` each.
+    """
+
+    engine: Target
     seed: int
     pause_s: float = 0.0
+    patient: bool = False
+    run: str = ""
+    sessions: int = 1
     asked: list[Asked] = field(default_factory=list)
     failures: dict[str, int] = field(default_factory=dict)
     answered: int = 0
     answered_in_session: int = 0
-    session: OrderSession | None = None
+    opened: list[OrderSession] = field(default_factory=list)
     credited: int = 0
     killed_at: float = 0.0
     resumed_at: float = 0.0
@@ -63,12 +88,30 @@ class Load:
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
-        """Fund the session's account, then trade."""
+        """Fund the sessions' accounts, then trade."""
         async with self.engine.client() as exchange:
-            for asset, amount in START_FUNDS.items():
-                await exchange.admin.credit_account(SESSION_ACCOUNT, asset, amount, request_id=f"start-{asset}")
-        workers = [self._unary(account, number) for number, account in enumerate(UNARY_ACCOUNTS)]
-        self._tasks = [asyncio.create_task(worker) for worker in [*workers, self._pipelined(), self._credits()]]
+            for account in self.session_accounts:
+                for asset, amount in START_FUNDS.items():
+                    name = f"{self.run}start-{asset}"
+                    await exchange.admin.credit_account(account, asset, amount, request_id=name)
+        workers = [
+            *map(self._unary, UNARY_ACCOUNTS),
+            *map(self._pipelined, self.session_accounts),
+            self._credits(),
+        ]
+        self._tasks = [asyncio.create_task(worker) for worker in workers]
+
+    @property
+    def session_accounts(self) -> list[str]:
+        """The accounts that trade over sessions."""
+        return [
+            SESSION_ACCOUNT if number == 1 else f"{SESSION_ACCOUNT}-{number}" for number in range(1, self.sessions + 1)
+        ]
+
+    @property
+    def session(self) -> OrderSession:
+        """The first session."""
+        return self.opened[0]
 
     async def stop(self) -> None:
         """Let each finish what it has begun; raises what a worker failed with."""
@@ -85,6 +128,17 @@ class Load:
     @property
     def unanswered(self) -> list[Asked]:
         return [asked for asked in self.asked if asked.told is None]
+
+    def longest_wait(self, since: float, until: float) -> float:
+        """The longest time that anybody waited for an answer that was due between two moments, both monotonic; 0 for none.
+        What has no answer yet counts up to `until`.
+        """
+        waits = [
+            (asked.told_at or until) - asked.asked_at
+            for asked in self.asked
+            if asked.asked_at <= until and (asked.told_at == 0.0 or asked.told_at >= since)
+        ]
+        return max(waits, default=0.0)
 
     async def settle(self) -> None:
         """Ask again, one by one, what has no answer; and everything once more: the answers must be the first ones."""
@@ -104,10 +158,10 @@ class Load:
                 await client.close()
 
     def _answer(self, asked: Asked, told: Told) -> None:
-        asked.told = told
+        asked.told, asked.told_at = told, time.monotonic()
         self.answered += 1
         if self.resumed_at == 0.0 and asked.asked_at > self.killed_at:
-            self.resumed_at = time.monotonic()
+            self.resumed_at = asked.told_at
 
     def note_kill(self) -> None:
         """From here on `resumed_at` waits for an answer to something that is asked later."""
@@ -115,26 +169,34 @@ class Load:
 
     # --- workers ---
 
-    async def _unary(self, account: str, number: int) -> None:
-        """One order or cancel after the other; each is asked once, and left unanswered if that fails."""
+    def _client(self, account: str = "demo") -> ExchangeClient:
+        if self.patient:
+            return self.engine.client(account)
+        return self.engine.client(account, deadline=ATTEMPT_S, attempt_timeout=ATTEMPT_S)
+
+    async def _unary(self, account: str) -> None:
+        """One order, cancel or replace after the other."""
         rng = random.Random(f"{self.seed}-{account}")
-        async with self.engine.client(account, deadline=ATTEMPT_S, attempt_timeout=ATTEMPT_S) as exchange:
+        async with self._client(account) as exchange:
             mine: list[str] = []
             while not self._stop.is_set():
-                if mine and rng.random() < 0.3:
-                    asked = self._cancel(account, rng.choice(mine[-50:]), f"x{len(self.asked)}")
+                choice = rng.random()
+                if mine and choice < 0.3:
+                    asked = self._cancel(account, rng.choice(mine[-50:]), f"{self.run}x{len(self.asked)}")
+                elif mine and self.patient and choice < 0.4:
+                    asked = self._replace(account, rng.choice(mine[-50:]), f"{self.run}z{len(self.asked)}", rng)
                 else:
-                    name = f"{account}-{len(mine)}"
+                    name = f"{self.run}{account}-{len(mine)}"
                     mine.append(name)
                     asked = self._place(account, name, rng)
                 await self._ask(asked, exchange)
                 await asyncio.sleep(self.pause_s)
 
     async def _credits(self) -> None:
-        async with self.engine.client(deadline=ATTEMPT_S, attempt_timeout=ATTEMPT_S) as exchange:
+        async with self._client() as exchange:
             while not self._stop.is_set():
                 self.credited += 1
-                name = f"credit-{self.credited}"
+                name = f"{self.run}credit-{self.credited}"
 
                 async def ask(client: ExchangeClient, name: str = name) -> Told:
                     await client.admin.credit_account("demo", "USD", "0.00000001", request_id=name)
@@ -148,21 +210,22 @@ class Load:
         try:
             self._answer(asked, await asked.ask(exchange))
         except ExchangeError as error:
-            if not error.transient:
+            if self.patient or not error.transient:
                 raise
             self.failures[error.reason] = self.failures.get(error.reason, 0) + 1
 
-    async def _pipelined(self) -> None:
+    async def _pipelined(self, account: str) -> None:
         """A session that rides through everything by itself."""
-        rng = random.Random(f"{self.seed}-session")
+        rng = random.Random(f"{self.seed}-{account}")
         # It is back soon after each death, so that the next one finds it at work.
         options: dict[str, Any] = {"window": SESSION_WINDOW, "policy": RetryPolicy(max_delay=0.1)}
-        async with self.engine.client(SESSION_ACCOUNT) as exchange, exchange.session(**options) as session:
-            self.session = session
+        async with self.engine.client(account) as exchange, exchange.session(**options) as session:
+            self.opened.append(session)
+            placed: list[str] = []
             number = 0
             while not self._stop.is_set():
                 number += 1
-                asked = self._session_command(rng, number)
+                asked = self._session_command(account, rng, number, placed)
                 self.asked.append(asked)
                 future = await session.send(asked.request)
                 future.add_done_callback(partial(self._session_told, asked))
@@ -174,23 +237,27 @@ class Load:
             self._answer(asked, _told_of_result(done.result()))
             self.answered_in_session += 1
 
-    def _session_command(self, rng: random.Random, number: int) -> Asked:
-        if number > 5 and rng.random() < 0.3:
-            return self._cancel(
-                SESSION_ACCOUNT, f"{SESSION_ACCOUNT}-{rng.randrange(max(1, number - 60), number)}", f"y{number}"
-            )
-        return self._place(SESSION_ACCOUNT, f"{SESSION_ACCOUNT}-{number}", rng)
+    def _session_command(self, account: str, rng: random.Random, number: int, placed: list[str]) -> Asked:
+        choice = rng.random()
+        if number > 5 and choice < 0.3:
+            # Some of these numbers are no orders: such a cancel is refused, for ever.
+            target = f"{self.run}{account}-{rng.randrange(max(1, number - 60), number)}"
+            return self._cancel(account, target, f"{self.run}y{number}")
+        if placed and choice < 0.4:
+            return self._replace(account, rng.choice(placed[-50:]), f"{self.run}w{number}", rng)
+        name = f"{self.run}{account}-{number}"
+        placed.append(name)
+        return self._place(account, name, rng)
 
     # --- what can be asked ---
 
     def _place(self, account: str, name: str, rng: random.Random) -> Asked:
         side = rng.choice(("BUY", "SELL"))
-        price = Decimal(5_000_000 + rng.randint(-400, 400)) / 100
-        quantity = Decimal(rng.randint(100, 2_000)) / 100_000
-        request = requests.place_order("BTCUSD", side, quantity, price, client_order_id=name)
+        price, quantity = _price_and_quantity(rng)
+        request = requests.place_order(SYMBOL, side, quantity, price, client_order_id=name)
 
         async def ask(client: ExchangeClient) -> Told:
-            return await _told(client.place_order("BTCUSD", side, quantity, price, client_order_id=name))
+            return await _told(client.place_order(SYMBOL, side, quantity, price, client_order_id=name))
 
         return Asked(account, True, name, ask, request)
 
@@ -201,6 +268,22 @@ class Load:
             return await _told(client.cancel_order(client_order_id=target, request_id=name))
 
         return Asked(account, False, name, ask, request)
+
+    def _replace(self, account: str, target: str, name: str, rng: random.Random) -> Asked:
+        price, quantity = _price_and_quantity(rng)
+        request = requests.replace_order(client_order_id=target, price=price, quantity=quantity, request_id=name)
+
+        async def ask(client: ExchangeClient) -> Told:
+            return await _told(
+                client.replace_order(client_order_id=target, price=price, quantity=quantity, request_id=name)
+            )
+
+        return Asked(account, False, name, ask, request)
+
+
+def _price_and_quantity(rng: random.Random) -> tuple[Decimal, Decimal]:
+    """Near the touch, so that many orders trade."""
+    return Decimal(5_000_000 + rng.randint(-400, 400)) / 100, Decimal(rng.randint(100, 2_000)) / 100_000
 
 
 async def _told(answer: Awaitable[Order]) -> Told:

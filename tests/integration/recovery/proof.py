@@ -14,8 +14,7 @@ from exchange.trading.journal.contract import Journal
 from exchange.trading.journal.postgres import PostgresJournal
 from pincex.common.v1 import errors_pb2
 from pincex_client import Balance
-from tests.integration.recovery.engine_process import EngineProcess
-from tests.integration.recovery.load import Load
+from tests.integration.recovery.load import Load, Target
 
 UNITS = 10**8
 
@@ -32,7 +31,7 @@ class Proved:
     answers: int
 
 
-async def prove(engine: EngineProcess, load: Load) -> Proved:
+async def prove(engine: Target, load: Load) -> Proved:
     """Settle what is open, then check everything. The load has stopped; nothing else writes."""
     await load.settle()
     async with engine.client() as exchange:
@@ -64,7 +63,7 @@ async def prove(engine: EngineProcess, load: Load) -> Proved:
     return proved
 
 
-async def _balances(engine: EngineProcess, account: str) -> list[Balance]:
+async def _balances(engine: Target, account: str) -> list[Balance]:
     async with engine.client(account) as exchange:
         return await exchange.list_balances()
 
@@ -134,7 +133,7 @@ def _check_money(engine: Engine, load: Load) -> None:
             if asset == index
         )
         assert held == credited[code] == state.assets[index].supply, code
-    applied = sum(name.startswith("credit-") for name in state.accounts["demo"].requests)
+    applied = sum(name.startswith(f"{load.run}credit-") for name in state.accounts["demo"].requests)
     assert applied == load.credited
 
 

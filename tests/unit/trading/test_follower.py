@@ -21,7 +21,7 @@ class SlowJournal(MemoryJournal):
 
     meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def read(self, from_sequence: int, to_sequence: int = 0) -> AsyncIterator[Frame]:
+    async def read(self, from_sequence: int, *, to_sequence: int | None = None) -> AsyncIterator[Frame]:
         found = [frame async for frame in super().read(from_sequence, to_sequence=to_sequence)]
         if self.meanwhile is not None:
             await self.meanwhile()

@@ -1,0 +1,162 @@
+"""Chaos for a given time and seed, under load; and the verdict at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from exchange.trading.journal.postgres import PostgresJournal
+from tests.chaos.faults import DATABASE_FAULTS, FAULTS, FOLLOWER_FAULTS, Zoo
+from tests.chaos.streams import Counts, Streams
+from tests.integration.journal.waiting import until
+from tests.integration.recovery.edge import AtTheEdge
+from tests.integration.recovery.load import SESSION_ACCOUNT, Load
+from tests.integration.recovery.proof import Proved, prove
+
+SHARE_OF_PAIRS = 0.25
+"""How often a second fault strikes while the first one is not over."""
+
+HEAL_DEADLINE_S = 90.0
+QUIET_S = 1.0
+"""Between two faults, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of one run. `pause_s` sets the load: each caller rests so long after each command, a session after eight."""
+
+    seconds: float
+    seed: int
+    engines: int = 3
+    pause_s: float = 0.03
+
+
+@dataclass(slots=True)
+class Struck:
+    """One fault: when it began, in seconds from the start; how long until all was well again, and the longest that any
+    caller waited for an answer meanwhile.
+    """
+
+    kind: str
+    at_s: float
+    target: str = ""
+    healed_after_s: float = 0.0
+    longest_wait_s: float = 0.0
+    paired: bool = False
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a run did and what it found; there is none where a promise was broken."""
+
+    options: Options
+    struck: list[Struck] = field(default_factory=list)
+    commands: int = 0
+    reconnects: int = 0
+    resent: int = 0
+    streams: dict[str, Counts] = field(default_factory=dict)
+    proved: Proved | None = None
+    replicas: int = 0
+    sequence: int = 0
+    state_hash: str = ""
+
+
+async def run(exchange: AtTheEdge, options: Options, say: Callable[[str], None] = lambda _: None) -> Outcome:
+    """Load, strike, heal, and prove. Raises AssertionError for a broken promise, TimeoutError for one that does not heal,
+    ExchangeError for an error that reached a caller.
+    """
+    outcome = Outcome(options)
+    zoo = Zoo(exchange, options.engines, random.Random(f"{options.seed}-chaos"))
+    await exchange.scale(options.engines)
+    await until(zoo.healed, HEAL_DEADLINE_S)
+    load = Load(
+        exchange,
+        options.seed,
+        pause_s=options.pause_s,
+        patient=True,
+        sessions=2,
+        run=f"c{time.time_ns() // 1_000_000:x}-",
+    )
+    streams = Streams(exchange, SESSION_ACCOUNT)
+    await load.start()
+    await streams.start()
+    await _strike_on(zoo, load, streams, outcome, say)
+    say("no more faults; the load stops, and all is compared")
+    await load.stop()
+    outcome.commands = len(load.asked)
+    outcome.reconnects = sum(session.reconnects for session in load.opened)
+    outcome.resent = sum(session.resent for session in load.opened)
+    await _judge(exchange, load, streams, outcome)
+    return outcome
+
+
+async def _strike_on(zoo: Zoo, load: Load, streams: Streams, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Fault after fault until the time is over. All kinds come in turn, in an order of the seed's."""
+    began = time.monotonic()
+    kinds: list[str] = []
+    while time.monotonic() - began < outcome.options.seconds:
+        kind = _next_kind(zoo, kinds)
+        round_ = [Struck(kind, time.monotonic() - began)]
+        strikes = [FAULTS[kind](zoo)]
+        if zoo.rng.random() < SHARE_OF_PAIRS and kind not in DATABASE_FAULTS | {"scale"}:
+            other = zoo.rng.choice(["kill the leader", "kill a follower", "restart the leader"])
+            if zoo.engines > 2:
+                round_.append(Struck(other, time.monotonic() - began, paired=True))
+                strikes.append(FAULTS[other](zoo))
+        struck_at = time.monotonic()
+        targets = await asyncio.gather(*strikes)
+        await until(zoo.healed, HEAL_DEADLINE_S)
+        answered = load.answered
+        await until(partial(_answers, load, streams, answered))
+        now = time.monotonic()
+        for one, target in zip(round_, targets, strict=True):
+            one.target, one.healed_after_s = target, now - struck_at
+            one.longest_wait_s = load.longest_wait(struck_at, now)
+            say(describe(one))
+        outcome.struck += round_
+        await asyncio.sleep(zoo.rng.uniform(0.0, QUIET_S))
+
+
+def _next_kind(zoo: Zoo, kinds: list[str]) -> str:
+    if not kinds:
+        kinds += [kind for kind in FAULTS if zoo.engines > 1 or kind not in FOLLOWER_FAULTS]
+        zoo.rng.shuffle(kinds)
+    return kinds.pop()
+
+
+def _answers(load: Load, streams: Streams, answered: int) -> bool:
+    load.check()
+    streams.check()
+    return load.answered > answered
+
+
+async def _judge(exchange: AtTheEdge, load: Load, streams: Streams, outcome: Outcome) -> None:
+    """Replicas, callers, feeds and the journal agree, or AssertionError."""
+    journal = await PostgresJournal.open(exchange.database.trading_url)
+    try:
+        async with exchange.client() as client:
+            await streams.finish((await client.admin.engine_state()).sequence, journal)
+        outcome.streams = streams.counts
+        outcome.proved = await prove(exchange, load)
+        compared = await exchange.compared(outcome.options.engines)
+        outcome.replicas, outcome.sequence = len(compared["replicas"]), int(compared["sequence"])
+        outcome.state_hash = str(compared["replicas"][0]["state_hash"])
+        async with exchange.client() as client:
+            verification = [step async for step in client.admin.verify_journal(0, outcome.sequence)][-1]
+        assert verification.valid, verification.difference
+        assert verification.state_hash == outcome.state_hash, "the replay of the journal is not what the replicas hold"
+    finally:
+        await journal.close()
+
+
+def describe(one: Struck) -> str:
+    """A line about one fault."""
+    also = "+ " if one.paired else ""
+    return (
+        f"{one.at_s:6.1f} s  {also}{one.kind}: {one.target}; longest wait {one.longest_wait_s:.2f} s, "
+        f"all well after {one.healed_after_s:.1f} s"
+    )
