@@ -31,7 +31,8 @@ def start_detached(config: StackConfig, options: UpOptions, show: Callable[[dict
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**config.environment, "PINCEX_HOME": str(config.home)},
+            # Without `.env`: the supervisor reads it itself, and again when it must.
+            env={**config.given, "PINCEX_HOME": str(config.home)},
             pass_fds=(writing,),
             start_new_session=True,
         )
