@@ -112,7 +112,7 @@ def test_what_is_remembered_is_bounded(cents: MarketUnits, monkeypatch: pytest.M
         assert cents.price(cents.ticks(f"{number}", "price")) == f"{number}.00"
         assert cents.quantity(cents.lots(f"{number}", "quantity")) == f"{number}.00000"
 
-    for remembered in (cents._ticks, cents._lots, cents._prices, cents._quantities):
+    for remembered in (cents.known_ticks, cents.known_lots, cents._prices, cents._quantities):
         assert len(remembered) <= 6
     assert cents.price(0) == ""
 

@@ -24,11 +24,12 @@ MAX_SEQUENCE_DIGITS: Final = 18
 _ZERO: Final = re.compile(r"0{1,38}(\.0{1,38})?")
 
 _TIFS: Final = {
-    LIMIT: frozenset({GTC, IOC, FOK, GTD}),
-    MARKET: frozenset({IOC, FOK}),
-    STOP: frozenset({IOC}),
-    STOP_LIMIT: frozenset({GTC, GTD, IOC}),
+    LIMIT: {0: GTC, GTC: GTC, IOC: IOC, FOK: FOK, GTD: GTD},
+    MARKET: {0: IOC, IOC: IOC, FOK: FOK},
+    STOP: {0: IOC, IOC: IOC},
+    STOP_LIMIT: {0: GTC, GTC: GTC, GTD: GTD, IOC: IOC},
 }
+"""Of each order type: what a time in force of the request, which may be unsaid, means. Others are not allowed."""
 
 M = TypeVar("M", bound=Message)
 
@@ -77,39 +78,35 @@ def order_number(text: str, field: str = "order_id") -> int:
 def place(
     request: pb.PlaceOrderRequest, units: MarketUnits, account: str, session: str = "", number: int = 0
 ) -> Command:
-    """The PLACE command of a request."""
+    """The PLACE command of a request.
+
+    Each order of a session passes here. Reading a field of a message costs as much as ten steps of Python, so each is read
+    once, and texts that repeat are looked up before anything is called.
+    """
     side = request.side
     if side != 1 and side != 2:  # noqa: PLR1714 - the hot path compares twice rather than build a tuple
         raise _bad_enum("side", side)
-    order_type = request.order_type
-    tifs = _TIFS.get(order_type)
-    if tifs is None:
-        raise _bad_enum("order_type", order_type)
-    tif: int = request.time_in_force
-    if tif == 0:
-        tif = GTC if order_type in (LIMIT, STOP_LIMIT) else IOC
-    elif tif not in tifs:
-        if not GTC <= tif <= GTD:
-            raise _bad_enum("time_in_force", tif)
-        raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "time_in_force", "this order type does not take this time in force")
-    stp = request.self_trade_prevention
-    if not 0 <= stp <= 4:
+    order_type: int = request.order_type
+    given_tif: int = request.time_in_force
+    try:
+        tif = _TIFS[order_type][given_tif]
+    except KeyError:
+        raise _bad_tif(order_type, given_tif) from None
+    stp: int = request.self_trade_prevention
+    if stp and not 0 < stp <= 4:
         raise _bad_enum("self_trade_prevention", stp)
-    lots = units.lots(request.quantity, "quantity")
+    quantity_text = request.quantity
+    lots = units.known_lots.get(quantity_text) or units.lots(quantity_text, "quantity")
     price_text = request.price
-    price = 0
-    if price_text:
-        if order_type == STOP:
-            raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "price", "a STOP order takes no price: use STOP_LIMIT")
-        price = units.ticks(price_text, "price")
-    elif order_type in (LIMIT, STOP_LIMIT):
-        raise refuse(ErrorReason.FIELD_REQUIRED, "price")
-    stop_text = request.stop_price
-    stop = 0
-    if order_type in (STOP, STOP_LIMIT):
-        stop = units.ticks(stop_text, "stop_price")
-    elif stop_text:
-        raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "stop_price", "only STOP and STOP_LIMIT take a stop price")
+    if order_type == LIMIT:
+        if not price_text:
+            raise refuse(ErrorReason.FIELD_REQUIRED, "price")
+        price = units.known_ticks.get(price_text) or units.ticks(price_text, "price")
+        stop = 0
+        if request.stop_price:
+            raise _no_stop_price()
+    else:
+        price, stop = _other_prices(order_type, price_text, request.stop_price, units)
     post_only = 0
     if request.post_only:
         if order_type != LIMIT or tif not in (GTC, GTD):
@@ -132,6 +129,35 @@ def place(
     )  # fmt: skip
 
 
+def _bad_tif(order_type: int, tif: int) -> ServiceError:
+    """Why an order type and a time in force do not go together: either may be unknown."""
+    if order_type not in _TIFS:
+        return _bad_enum("order_type", order_type)
+    if not GTC <= tif <= GTD:
+        return _bad_enum("time_in_force", tif)
+    return refuse(ErrorReason.FIELD_NOT_ALLOWED, "time_in_force", "this order type does not take this time in force")
+
+
+def _no_stop_price() -> ServiceError:
+    return refuse(ErrorReason.FIELD_NOT_ALLOWED, "stop_price", "only STOP and STOP_LIMIT take a stop price")
+
+
+def _other_prices(order_type: int, price_text: str, stop_text: str, units: MarketUnits) -> tuple[int, int]:
+    """(price, stop price) in ticks of an order that is no LIMIT; 0 for none."""
+    price = 0
+    if price_text:
+        if order_type == STOP:
+            raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "price", "a STOP order takes no price: use STOP_LIMIT")
+        price = units.ticks(price_text, "price")
+    elif order_type == STOP_LIMIT:
+        raise refuse(ErrorReason.FIELD_REQUIRED, "price")
+    if order_type == MARKET:
+        if stop_text:
+            raise _no_stop_price()
+        return price, 0
+    return price, units.ticks(stop_text, "stop_price")
+
+
 def check_filter(values: Iterable[int], highest: int, field: str) -> None:
     """Check the values of an enum that a list is filtered by. Raises ServiceError UNKNOWN_ENUM_VALUE."""
     for value in values:
@@ -150,13 +176,15 @@ Changing = pb.CancelOrderRequest | pb.ReduceOrderRequest | pb.ReplaceOrderReques
 
 def named_order(request: Changing) -> tuple[int, str]:
     """(order number or 0, client order id or ""): exactly one is given."""
-    if request.order_id and request.client_order_id:
-        raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "client_order_id", "name the order by one id, not by both")
-    if request.order_id:
-        return order_number(request.order_id), ""
-    if not request.client_order_id:
+    order_id = request.order_id
+    coid = request.client_order_id
+    if order_id:
+        if coid:
+            raise refuse(ErrorReason.FIELD_NOT_ALLOWED, "client_order_id", "name the order by one id, not by both")
+        return order_number(order_id), ""
+    if not coid:
         raise refuse(ErrorReason.FIELD_REQUIRED, "order_id", "order_id or client_order_id is required")
-    return 0, client_id(request.client_order_id, "client_order_id")
+    return 0, client_id(coid, "client_order_id")
 
 
 def _request_time(request: Changing | pb.CancelAllOrdersRequest) -> int:

@@ -35,8 +35,9 @@ class MarketUnits:
         self._lot_shown = market.base_per_lot // 10**spare
         self.tick_size = format_units(market.tick, market.price_decimals)
         self.lot_size = format_units(self._lot_shown, self.lot_decimals)
-        self._ticks: dict[str, int] = {}
-        self._lots: dict[str, int] = {}
+        # Texts and their values, which are never 0; who is in a hurry looks here before calling `ticks` or `lots`.
+        self.known_ticks: dict[str, int] = {}
+        self.known_lots: dict[str, int] = {}
         self._prices: dict[int, str] = {0: ""}
         self._quantities: dict[int, str] = {}
 
@@ -44,7 +45,7 @@ class MarketUnits:
 
     def ticks(self, text: str, field: str) -> int:
         """Ticks of a price. Raises ServiceError: INVALID_DECIMAL, NOT_POSITIVE, PRICE_OFF_TICK, NUMBER_TOO_LARGE."""
-        known = self._ticks.get(text)
+        known = self.known_ticks.get(text)
         if known is not None:
             return known
         try:
@@ -56,11 +57,11 @@ class MarketUnits:
         ticks, rest = divmod(units, self.tick)
         if rest:
             raise self._off_tick(text, field)
-        return _checked(self._ticks, text, ticks, MAX_TICKS, field)
+        return _checked(self.known_ticks, text, ticks, MAX_TICKS, field)
 
     def lots(self, text: str, field: str) -> int:
         """Lots of a quantity. Raises ServiceError: INVALID_DECIMAL, NOT_POSITIVE, QUANTITY_OFF_LOT, NUMBER_TOO_LARGE."""
-        known = self._lots.get(text)
+        known = self.known_lots.get(text)
         if known is not None:
             return known
         try:
@@ -72,7 +73,7 @@ class MarketUnits:
         lots, rest = divmod(units, self.base_per_lot)
         if rest:
             raise self._off_lot(text, field)
-        return _checked(self._lots, text, lots, MAX_LOTS, field)
+        return _checked(self.known_lots, text, lots, MAX_LOTS, field)
 
     def _off_tick(self, text: str, field: str) -> ServiceError:
         return ServiceError(
