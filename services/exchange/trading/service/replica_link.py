@@ -125,10 +125,28 @@ class _GrpcConnection:
         stub = replica_service_pb2_grpc.ReplicaServiceStub(channel)
         self._call: Any = stub.Link(metadata=((KEY_METADATA, key),))  # type: ignore[call-arg]
         self._closing: asyncio.Task[None] | None = None
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._begun = False
 
     async def send(self, batch: m.FollowerBatch) -> None:
         """Send a message. Raises LinkLost."""
+        if not self._begun:
+            await self._begin()
         await self._do(self._call.write(follower_message(batch)))
+
+    async def _begin(self) -> None:
+        """Wait until the call is on its way. Where a process is stopped its kernel takes the connection, and no call goes out:
+        gRPC does not wake who waits for that when the call is cancelled.
+        """
+        begun = asyncio.ensure_future(self._call.wait_for_connection())
+        try:
+            await asyncio.wait({begun, self._closed}, return_when=asyncio.FIRST_COMPLETED)
+            if not begun.done():
+                raise m.LinkLost("the link is closed")
+            await self._do(begun)
+            self._begun = True
+        finally:
+            begun.cancel()
 
     async def receive(self) -> m.LeaderBatch:
         """The next message. Raises LinkLost."""
@@ -156,5 +174,6 @@ class _GrpcConnection:
     def close(self) -> None:
         """Let go of it."""
         if self._closing is None:
+            self._closed.set_result(None)
             self._call.cancel()
             self._closing = asyncio.create_task(self._channel.close(grace=None))
