@@ -292,7 +292,7 @@ async def running_exchange(
     running = asyncio.create_task(app.run())
     try:
         await eventually(lambda: running.done() or app.public.port != 0, "the engine listens")
-        await eventually(lambda: running.done() or app.desk.sequencer is not None, "the engine leads")
+        await eventually(lambda: running.done() or app._ready().ready, "the engine serves")
         await eventually(lambda: running.done() or bool(app.desk.state.accounts.get("maker")), "it is funded")
         if running.done():
             await running
@@ -304,3 +304,11 @@ async def running_exchange(
     finally:
         stopped.set()
         await asyncio.wait_for(running, DEADLINE_S)
+
+
+@asynccontextmanager
+async def behind_a_follower(monkeypatch: pytest.MonkeyPatch, leader: Exchange) -> AsyncIterator[Exchange]:
+    """The leader's exchange as clients of a follower see it: the same core, other listeners."""
+    async with running_exchange(monkeypatch, store=leader.store, PINCEX_INSTANCE="follower") as follower:
+        assert follower.app.desk.sequencer is None
+        yield Exchange(leader.app, leader.store, follower.public, follower.ops, leader.running, leader.stopped)

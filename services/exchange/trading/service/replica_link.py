@@ -29,6 +29,8 @@ from pincex.journal.v1 import replica_service_pb2_grpc
 
 KEY_METADATA: Final = "x-pincex-replica-key"
 CONNECT_TIMEOUT_S: Final = 1.0
+# The type stubs of grpcio leave it out.
+_END_OF_STREAM: Final[Any] = grpc.aio.EOF  # type: ignore[attr-defined]
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_retries", 0),
@@ -151,7 +153,7 @@ class _GrpcConnection:
     async def receive(self) -> m.LeaderBatch:
         """The next message. Raises LinkLost."""
         message = await self._do(self._call.read())
-        if message is grpc.aio.EOF:  # type: ignore[attr-defined]  # the stubs leave it out
+        if message is _END_OF_STREAM:
             raise m.LinkLost("the leader has ended the link")
         return leader_batch(message)
 
