@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from exchange.trading.core import memory
 from exchange.trading.core.book import orders_in_priority
-from exchange.trading.core.commands import P_EXPIRE, P_STOP
-from exchange.trading.core.constants import BUY, MAX_AMOUNT
+from exchange.trading.core.commands import C_ACCOUNT, C_KIND, C_REQUEST_ID, P_EXPIRE, P_STOP, PLACE, Command
+from exchange.trading.core.constants import BUY, FEE_ACCOUNT, MAX_AMOUNT
+from exchange.trading.core.events import R_COMMAND
 from exchange.trading.core.model import BookSide, Level, Market, Order, State
 
 Finding = tuple[str, bool, str]
@@ -245,9 +247,13 @@ def _wrong_ids(state: State) -> str:
     ids = sum(len(account.placed) + len(account.requests) for account in state.accounts.values())
     if ids != len(state.remembered):
         return f"{ids} ids are known, {len(state.remembered)} are filed to be forgotten"
-    for _, account, placed, request_id in state.remembered:
-        if request_id not in (account.placed if placed else account.requests):
-            return f"id {request_id} of {account.name} is filed but not known"
+    for entry in state.remembered:
+        _, result = memory.filed(entry)
+        command: Command = result[R_COMMAND]
+        account = state.accounts[command[C_ACCOUNT] or FEE_ACCOUNT]
+        known = account.placed if command[C_KIND] == PLACE else account.requests
+        if known.get(command[C_REQUEST_ID]) is not result:
+            return f"id {command[C_REQUEST_ID]} of {account.name} is filed but not known"
     return ""
 
 

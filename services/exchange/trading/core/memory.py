@@ -6,6 +6,8 @@ made and is older than the youngest forgotten id is refused: it can no longer be
 
 from __future__ import annotations
 
+from typing import Final
+
 from exchange.trading.core.commands import (
     C_ACCOUNT,
     C_BODY,
@@ -17,9 +19,13 @@ from exchange.trading.core.commands import (
     PLACE,
     Command,
 )
-from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, Result
+from exchange.trading.core.constants import FEE_ACCOUNT
+from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, R_TIME, Result
 from exchange.trading.core.model import Account, Session, State
 from exchange.trading.core.reasons import COMMAND_NUMBER_OUT_OF_WINDOW, DUPLICATE_ID, REQUEST_TOO_OLD, SESSION_NOT_FOUND
+
+_STAYS: Final = 3
+"""Length of an entry of State.remembered that stays beyond its turn; a result is longer."""
 
 
 def refusal(state: State, command: Command, reason: int) -> Result:
@@ -71,14 +77,14 @@ def remember(state: State, account: Account, command: Command, result: Result) -
     """Keep the result for repeats of the command."""
     request_id: str = command[C_REQUEST_ID]
     if request_id:
-        placed = command[C_KIND] == PLACE
-        if placed:
+        if command[C_KIND] == PLACE:
             account.placed[request_id] = result
         else:
             account.requests[request_id] = result
         remembered = state.remembered
-        remembered.append((state.time_ns, account, placed, request_id))
-        if len(remembered) > state.max_ids or remembered[0][0] < state.time_ns - state.max_id_age_ns:
+        remembered.append(result)
+        oldest_ns: int = remembered[0][R_TIME]
+        if len(remembered) > state.max_ids or oldest_ns < state.time_ns - state.max_id_age_ns:
             _forget(state)
     name: str = command[C_SESSION]
     if name:
@@ -89,20 +95,32 @@ def remember(state: State, account: Account, command: Command, result: Result) -
             session.results.append((number, result))
 
 
+def filed(entry: Result) -> tuple[int, Result]:
+    """(time that its age counts from, result) of an entry of State.remembered.
+
+    That is the result itself, which says all that is needed to forget it; or (0, time, result) for one that stays beyond
+    its turn, since its order was still open then.
+    """
+    time_ns: int = entry[R_TIME]
+    return (time_ns, entry) if len(entry) > _STAYS else (time_ns, entry[2])
+
+
 def _forget(state: State) -> None:
     """Drop ids beyond count and age: at most two for each one that came, so that no command pays for all."""
     remembered = state.remembered
     oldest_kept = state.time_ns - state.max_id_age_ns
     for _ in range(2):
-        time_ns, account, placed, request_id = remembered[0]
+        time_ns, result = filed(remembered[0])
         if len(remembered) <= state.max_ids and time_ns >= oldest_kept:
             return
         remembered.popleft()
-        if placed:
-            if account.placed[request_id][R_ORDER_ID] in account.orders:
-                remembered.append((state.time_ns, account, placed, request_id))
+        command: Command = result[R_COMMAND]
+        account = state.accounts[command[C_ACCOUNT] or FEE_ACCOUNT]
+        if command[C_KIND] == PLACE:
+            if result[R_ORDER_ID] in account.orders:
+                remembered.append((0, state.time_ns, result))
                 continue
-            del account.placed[request_id]
+            del account.placed[command[C_REQUEST_ID]]
         else:
-            del account.requests[request_id]
+            del account.requests[command[C_REQUEST_ID]]
         state.forgotten_ns = max(state.forgotten_ns, time_ns)

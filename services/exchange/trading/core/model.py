@@ -333,7 +333,7 @@ class State:
         self.accounts: dict[str, Account] = {FEE_ACCOUNT: self.fees}
         self.orders: dict[int, Order] = {}
         self.finished: deque[Order] = deque()
-        self.remembered: deque[tuple[int, Account, bool, str]] = deque()
+        self.remembered: deque[Result] = deque()  # those under an id, the next to forget first: see memory.filed
         self.timers: list[tuple[int, int]] = []
         self.triggered: deque[Order] = deque()
         self.traded: Market | None = None  # where the present command has traded

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.trading.core import admission, book
-from exchange.trading.core.commands import P_EXPIRE, P_STOP
+from exchange.trading.core import admission, book, memory
+from exchange.trading.core.commands import C_ACCOUNT, C_KIND, C_REQUEST_ID, P_EXPIRE, P_STOP, PLACE, Command
 from exchange.trading.core.constants import BUY, FEE_ACCOUNT
-from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, Result
+from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, R_TIME, Result
 from exchange.trading.core.model import Account, Asset, Balance, Order, Session, State
 from exchange.trading.core.registry import build_market, definition_of
 
@@ -47,16 +47,7 @@ def dump(state: State) -> list[Any]:
             for market in state.markets
         ],
         [order.order_id for order in state.finished],
-        [
-            [
-                time_ns,
-                numbers[account.name],
-                placed,
-                request_id,
-                _dump_result(state, (account.placed if placed else account.requests)[request_id]),
-            ]
-            for time_ns, account, placed, request_id in state.remembered
-        ],
+        [_dump_remembered(state, entry, numbers) for entry in state.remembered],
         [order.order_id for order in state.triggered],
     ]
 
@@ -107,6 +98,13 @@ def _dump_order(order: Order, numbers: dict[str, int]) -> list[Any]:
     ]
 
 
+def _dump_remembered(state: State, entry: Result, numbers: dict[str, int]) -> list[Any]:
+    time_ns, result = memory.filed(entry)
+    command: Command = result[R_COMMAND]
+    number = numbers[command[C_ACCOUNT] or FEE_ACCOUNT]
+    return [time_ns, number, command[C_KIND] == PLACE, command[C_REQUEST_ID], _dump_result(state, result)]
+
+
 def _dump_result(state: State, result: Result) -> list[Any]:
     """A result, with an empty command where the order that it placed still has it."""
     order = state.orders.get(result[R_ORDER_ID])
@@ -148,11 +146,11 @@ def load(dumped: list[Any]) -> State:
         order = state.orders[order_id]
         state.finished.append(order)
         order.account.finished.append(order)
-    for time_ns, number, placed, request_id, result in dumped[13]:
+    for time_ns, number, placed, request_id, row in dumped[13]:
         account = accounts[number]
         known = account.placed if placed else account.requests
-        known[request_id] = _load_result(state, result)
-        state.remembered.append((time_ns, account, placed, request_id))
+        result = known[request_id] = _load_result(state, row)
+        state.remembered.append(result if result[R_TIME] == time_ns else (0, time_ns, result))
     for order_id in dumped[14]:
         order = state.orders[order_id]
         order.waiting = True
