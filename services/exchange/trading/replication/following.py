@@ -10,7 +10,7 @@ import structlog
 
 from exchange.trading.journal.contract import JournalUnavailable, LeaseView
 from exchange.trading.replication.follower import Follower
-from exchange.trading.replication.messages import FOLLOWER, FollowerHello, LeaderBatch, LinkLost, Refused
+from exchange.trading.replication.messages import FOLLOWER, Connection, FollowerHello, LeaderBatch, LinkLost, Refused
 from exchange.trading.replication.parts import Parts
 
 READY_RETRY_S = 0.02
@@ -28,6 +28,8 @@ class Following:
         self._look_now = asyncio.Event()
         self._refusals = 0
         self._dead_epoch = 0
+        self._connection: Connection | None = None
+        self._connected_epoch = 0
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("following")
 
     async def run(self, stopping: asyncio.Event) -> int | None:
@@ -39,7 +41,7 @@ class Following:
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(self._follow_journal()),
             asyncio.create_task(self._keep_linked()),
-            asyncio.create_task(self._become_ready()),
+            asyncio.create_task(self._keep_ready()),
         ]
         stopper = asyncio.create_task(stopping.wait())
         try:
@@ -72,11 +74,31 @@ class Following:
                 async with asyncio.timeout(poll_s):
                     await follower.gap.wait()
 
-    async def _become_ready(self) -> None:
-        """Clients are served once this core is as new as the leader's."""
-        while not await self._follower.fresh():  # noqa: ASYNC110 - nothing here knows when the leader answers
-            await asyncio.sleep(READY_RETRY_S)
-        await self._parts.watcher.serving(True)
+    async def _keep_ready(self) -> None:
+        """Clients are served once this core is as new as the leader's; and not while others have a leader that this instance
+        cannot reach: elsewhere they are better off.
+        """
+        while True:
+            while not await self._follower.fresh():  # noqa: ASYNC110 - nothing here knows when the leader answers
+                await asyncio.sleep(READY_RETRY_S)
+            await self._parts.watcher.serving(True)
+            await self._cut_off()
+            self._log.warning("no link to the leader for too long: clients are sent elsewhere")
+            await self._parts.watcher.serving(False)
+
+    async def _cut_off(self) -> None:
+        """Return once another has led for a while, and this instance was not linked to it. Commands are held for so long."""
+        hold_s = self._follower.uplink.limits.hold_s
+        clock = self._parts.clock
+        linked_at = clock.monotonic()
+        epoch = 0
+        while clock.monotonic() - linked_at <= hold_s:
+            await asyncio.sleep(hold_s / 4)
+            view = await self._look()
+            led = view is not None and view.valid and view.holder != self._parts.me.instance
+            if view is None or not led or view.epoch != epoch or self._follower.uplink.linked:
+                linked_at = clock.monotonic()
+                epoch = view.epoch if view is not None else epoch
 
     # --- the link ---
 
@@ -100,6 +122,7 @@ class Following:
             # What a link builds on must stand in the journal: a commit may have been lost with its server.
             await follower.check_place()
             connection = await self._parts.transport.connect(view.address, view.epoch)
+            self._connection, self._connected_epoch = connection, view.epoch
             self._refusals = 0
             hello = FollowerHello(
                 self._parts.me.at(FOLLOWER, follower.committed_sequence),
@@ -125,6 +148,7 @@ class Following:
         except JournalUnavailable as error:
             self._log.warning("the journal does not answer: no link is made", error=str(error))
         finally:
+            self._connection = None
             follower.gap.set()
         return was_linked
 
@@ -174,7 +198,11 @@ class Following:
 
     async def _look(self) -> LeaseView | None:
         try:
-            return await self._parts.lease.look()
+            view = await self._parts.lease.look()
         except JournalUnavailable as error:
             self._log.warning("the lease's store does not answer", error=str(error))
             return None
+        if self._connection is not None and view.epoch > self._connected_epoch:
+            # Another leads now; who led may be stopped, and say nothing of it.
+            self._connection.close()
+        return view
