@@ -117,8 +117,13 @@ class Link:
             message.grace.CopyFrom(duration(options.grace))
         if options.dead_man_timeout is not None:
             message.dead_man_timeout.CopyFrom(duration(options.dead_man_timeout))
-        await self.send(wire.OrderSessionRequest(open=message))
-        response = await self.read()
+        try:
+            async with asyncio.timeout(options.policy.attempt_timeout):
+                # Where a process is stopped its kernel takes the connection, and the first write waits for ever.
+                await self.send(wire.OrderSessionRequest(open=message))
+                response = await self.read()
+        except TimeoutError:
+            raise Lost(Unavailable("the session was not opened in time", reason="UPSTREAM_TIMEOUT")) from None
         if response is None or response.WhichOneof("message") != "opened":
             raise Lost(Unavailable("the session was not opened", reason="UPSTREAM_UNAVAILABLE"))
         return response.opened

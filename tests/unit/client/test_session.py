@@ -1,6 +1,7 @@
 """Order sessions against a small exchange whose state outlives its server."""
 
 import asyncio
+import socket
 from decimal import Decimal
 from typing import Any
 
@@ -12,6 +13,7 @@ from pincex_client import (
     InvalidRequest,
     OutcomeUnknown,
     Rejected,
+    RetryPolicy,
     SessionClosed,
     requests,
 )
@@ -230,6 +232,15 @@ async def test_an_unreachable_exchange_is_said_when_opening(client: ExchangeClie
     await server.kill()
     with pytest.raises(ExchangeError, match="UPSTREAM_UNAVAILABLE"):
         await client.session(policy=QUICK, reconnect_deadline=0.1).open()
+
+
+async def test_a_server_that_takes_the_connection_and_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stopped:
+        async with ExchangeClient(f"127.0.0.1:{stopped.getsockname()[1]}") as client:
+            policy = RetryPolicy(attempt_timeout=0.1)
+            opening = client.session(policy=policy, reconnect_deadline=0.2).open()
+            with pytest.raises(ExchangeError, match="UPSTREAM_TIMEOUT"):
+                await asyncio.wait_for(opening, 5.0)
 
 
 async def test_a_detached_session_can_be_attached_to_by_its_id(client: ExchangeClient, exchange: FakeExchange) -> None:

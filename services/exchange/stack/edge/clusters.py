@@ -105,14 +105,14 @@ def _outliers() -> Json:
 
 
 def _grpc_health_check() -> Json:
-    # The time-out is longer than any pause of a loaded engine, and with the interval as long as the leader's lease: a stopped
-    # engine gets no calls when another leads. A refused connection is known at once.
+    # The time-out is longer than any pause of a loaded engine. A stopped one is known before pings end its connections: who is
+    # cut off there must not be sent there again. A refused connection is known at once.
     return {
-        "timeout": seconds(1.5),
-        "interval": seconds(0.5),
+        "timeout": seconds(1),
+        "interval": seconds(0.25),
         "unhealthy_interval": seconds(0.2),
         "no_traffic_interval": seconds(0.1),
-        "no_traffic_healthy_interval": seconds(0.5),
+        "no_traffic_healthy_interval": seconds(0.25),
         "unhealthy_threshold": 1,
         "healthy_threshold": 1,
         "grpc_health_check": {"service_name": ""},
@@ -125,6 +125,6 @@ def _http2_options() -> Json:
     return {
         "@type": TYPE + _HTTP_OPTIONS,
         "explicit_http_config": {
-            "http2_protocol_options": {"connection_keepalive": {"interval": seconds(1), "timeout": seconds(1)}},
+            "http2_protocol_options": {"connection_keepalive": {"interval": seconds(1), "timeout": seconds(1.5)}},
         },
     }
