@@ -4,6 +4,7 @@
 #
 #   make up          run the whole exchange here          make down     stop it
 #   make test        every test but the long campaigns    make test-long  those
+#   make sim         one simulated world with faults, by its seed: make sim SEED=8412 (or SEED=1-500)
 #   make lint        style, types, layers, contracts      make proto    regenerate from proto/
 #   make bench       benchmarks, into perf.log and perf.json
 #   make coverage    make test with the coverage gate     make lock     refresh requirements/
@@ -31,7 +32,7 @@ PYTEST := $(BIN)/python -m pytest
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
 MAY_BE_EMPTY := || [ $$? -eq 5 ]
 
-.PHONY: help install up down status test test-core test-long coverage lint proto proto-check bench lock clean
+.PHONY: help install up down status test test-core test-long sim coverage lint proto proto-check bench lock clean
 
 help:
 	@sed -n '/^#   make/s/^#   //p' Makefile
@@ -86,6 +87,13 @@ test-core: install
 
 test-long: install
 	$(PYTEST) -m "long" --timeout=3600 $(ARGS)
+
+# The line that a failing simulation prints.
+SEED  ?= 1-20
+STEPS ?= 12000
+
+sim: install
+	$(BIN)/python -m tests.simulation $(SEED) $(STEPS) $(ARGS)
 
 # Compiled code cannot be traced, so the core's coverage comes from its interpreted run.
 coverage: install
