@@ -119,7 +119,7 @@ class Link:
             message.dead_man_timeout.CopyFrom(duration(options.dead_man_timeout))
         try:
             async with asyncio.timeout(options.policy.attempt_timeout):
-                # Where a process is stopped its kernel takes the connection, and the first write waits for ever.
+                # A stopped process takes the message and says nothing; nothing is at stake yet, so patience is short.
                 await self.send(wire.OrderSessionRequest(open=message))
                 response = await self.read()
         except TimeoutError:
