@@ -26,6 +26,8 @@ from tests.integration.trading.engine_app import (
     refused,
 )
 
+pytestmark = pytest.mark.each_role
+
 FUTURE = Timestamp(seconds=4_000_000_000)
 GOOD: dict[str, Any] = {"side": BUY, "quantity": "1", "price": "50000"}
 

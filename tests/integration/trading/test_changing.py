@@ -10,6 +10,8 @@ from pincex.trading.v1 import order_commands_pb2 as pb
 from pincex.trading.v1 import types_pb2
 from tests.integration.trading.engine_app import BUY, IOC, STOP, Client, Exchange, refused
 
+pytestmark = pytest.mark.each_role
+
 
 async def replace(client: Client, order_id: str, quantity: str, price: str, **more: Any) -> types_pb2.Order:
     request = pb.ReplaceOrderRequest(order_id=order_id, quantity=quantity, price=price, **more)

@@ -26,6 +26,8 @@ from tests.integration.trading.engine_app import (
     refused,
 )
 
+pytestmark = pytest.mark.each_role
+
 
 def in_seconds(seconds: float) -> Timestamp:
     stamp = Timestamp()
@@ -187,6 +189,7 @@ async def test_a_repeat_of_a_stop_order_that_woke_meanwhile_gets_the_first_answe
     assert await exchange.demo.buy("0.5", **fields) == first
 
 
+@pytest.mark.leader_only
 async def test_a_repeat_gets_the_first_answer_when_the_order_is_no_longer_kept(exchange: Exchange) -> None:
     first = await exchange.demo.buy("0.1", "50000", time_in_force=IOC, client_order_id="old")
     exchange.engine.state.max_finished_orders = 1

@@ -15,6 +15,8 @@ from pincex.trading.v1 import (
 )
 from tests.integration.trading.engine_app import BUY, IOC, SELL, Client, Exchange, refused
 
+pytestmark = pytest.mark.each_role
+
 OPEN = [types_pb2.PENDING, types_pb2.PARTIAL]
 ALL = [*OPEN, types_pb2.FILLED, types_pb2.CANCELLED]
 
@@ -307,6 +309,7 @@ async def test_balances_are_listed_in_pages_by_asset(exchange: Exchange) -> None
     assert (await refused(page(exchange.maker, page_token=token))).reason == "INVALID_PAGE_TOKEN"
 
 
+@pytest.mark.leader_only
 async def test_health_says_who_serves_and_the_contract_is_served(exchange: Exchange) -> None:
     health = await exchange.demo.ask(exchange.demo.health.GetHealth, health_service_pb2.GetHealthRequest())
 

@@ -88,14 +88,17 @@ async def test_a_comparison_is_at_one_sequence_while_orders_come(three: list[Exc
 
 
 async def test_a_follower_whose_core_differs_stops_and_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def follow_with_a_wrong_core(leader: Exchange) -> None:
+        async with running_exchange(monkeypatch, store=leader.store, PINCEX_INSTANCE="wrong") as follower:
+            order = next(iter(follower.app.desk.state.accounts["demo"].orders.values()))
+            order.lots_open -= 1
+            await leader.maker.sell("1", "40000")
+            await eventually(follower.running.done, "it stops")
+
     async with running_exchange(monkeypatch) as leader:
         await leader.demo.buy("1", "40000")
         with pytest.raises(JournalCorrupt, match="replay differs from the record at sequence"):
-            async with running_exchange(monkeypatch, store=leader.store, PINCEX_INSTANCE="wrong") as follower:
-                order = next(iter(follower.app.desk.state.accounts["demo"].orders.values()))
-                order.lots_open -= 1
-                await leader.maker.sell("1", "40000")
-                await eventually(follower.running.done, "it stops")
+            await follow_with_a_wrong_core(leader)
         assert (await leader.demo.buy("1", "40000")).order_id, "the leader goes on"
 
 

@@ -18,6 +18,8 @@ from tests.integration.trading.session_client import (
     selling,
 )
 
+pytestmark = pytest.mark.each_role
+
 RESTING = buying("0.01", "40000")
 
 
@@ -193,6 +195,7 @@ async def test_a_client_order_id_is_one_for_unary_calls_and_sessions(exchange: E
     assert other.reason == ErrorReason.DUPLICATE_ID
 
 
+@pytest.mark.leader_only
 async def test_two_sessions_of_one_account_number_on_their_own(exchange: Exchange) -> None:
     one, two = await Session.open(exchange.demo, "one"), await Session.open(exchange.demo, "two")
 
