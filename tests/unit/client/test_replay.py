@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from pincex_client import ExchangeClient
+from pincex_client.feeds import OrderEventStream
 from pincex_client.models import Fill
 from pincex_client.replay.fills import FillLog
 from pincex_client.replay.flow import FlowError, FlowFill, read_book, read_commands, read_fills
@@ -155,6 +156,21 @@ async def test_events_that_leave_out_a_trade_are_a_difference_though_the_list_ha
     assert [str(difference) for difference in report.differences] == [
         "events at the end: expected every listed trade, got 1 sides of trades not told"
     ]
+
+
+async def test_events_that_come_slowly_are_waited_for(
+    trader: ExchangeClient, plan: Plan, flow: Flow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pincex_client.replay.run.EVENTS_PATIENCE", 0.2)
+    at_once = OrderEventStream._read
+
+    async def slowly(self: OrderEventStream, call: Any, request_id: str) -> Any:
+        message = await at_once(self, call, request_id)
+        await asyncio.sleep(0.002)
+        return message
+
+    monkeypatch.setattr(OrderEventStream, "_read", slowly)
+    assert (await run(trader, plan, flow)).differences == []
 
 
 async def test_a_run_that_was_cut_off_is_continued_by_its_id(

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -21,6 +20,7 @@ from pincex_client.transport import within
 Answer = TypeVar("Answer")
 
 BOOK_DEPTH = 20
+# Seconds without anything new.
 EVENTS_PATIENCE = 30.0
 
 
@@ -126,12 +126,13 @@ class Replay:
 
         reader = asyncio.create_task(read())
         reached = asyncio.create_task(events.reached(sequence))
+        before = -1
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(EVENTS_PATIENCE):
-                    await asyncio.wait([reader, reached], return_when=asyncio.FIRST_COMPLETED)
-                    if missing:
-                        await asyncio.wait([reader])
+            # A busy exchange takes its time: what matters is that something comes.
+            while not reader.done() and (missing or not reached.done()) and before < events.sequence:
+                before = events.sequence
+                waiting = [reader] if reached.done() else [reader, reached]
+                await asyncio.wait(waiting, timeout=EVENTS_PATIENCE, return_when=asyncio.FIRST_COMPLETED)
         finally:
             reader.cancel()
             reached.cancel()
