@@ -11,6 +11,7 @@ from typing import Any
 from exchange.trading import codec
 from exchange.trading.core.events import E_KIND, T_INDEX, T_MAKER_ACCOUNT, T_MARKET, T_TAKER_ACCOUNT, TRADE
 from exchange.trading.journal.contract import Journal
+from exchange.trading.journal.postgres import PostgresJournal
 from pincex_client import ExchangeClient, Fill, Order
 from pincex_client.feeds import OrdersSnapshot
 from pincex_client.streams import ResumableStream
@@ -87,8 +88,16 @@ class Streams:
                 task.result()
                 raise AssertionError("a feed ended by itself")
 
-    async def finish(self, sequence: int, journal: Journal) -> None:
-        """Once nobody trades any more: read up to `sequence`, stop, and compare. Raises AssertionError."""
+    async def finish(self) -> None:
+        """Once nobody trades any more: read to the end, stop, and compare. Raises AssertionError."""
+        journal = await PostgresJournal.open(self.exchange.database.trading_url)
+        try:
+            await self._finish((await self._client.admin.engine_state()).sequence, journal)
+        finally:
+            await journal.close()
+
+    async def _finish(self, sequence: int, journal: Journal) -> None:
+        """Read up to `sequence`, stop, and compare. Raises AssertionError."""
         try:
             await self._all_reached(sequence, LAST_DEADLINE_S)
             self.check()
@@ -153,9 +162,14 @@ class Streams:
         for name, stream in self._named.items():
             assert (stream.gaps, stream.mismatches) == (0, 0), f"{name}: content that does not follow, or is wrong"
         trades, fills = await self._told_by_journal(journal)
-        _compare_all("trades", [one for one in self.trades if _sequence(one) > self.since], trades, self._trade_stream)
+        compare_all(
+            "trades",
+            [one for one in self.trades if _sequence(one) > self.since],
+            trades,
+            resets=self._trade_stream.resets,
+        )
         own = [one for one in self.fills if _sequence(one[0]) > self.since]
-        _compare_all("fills", own, fills, self._events)
+        compare_all("fills", own, fills, resets=self._events.resets)
         book = await client.get_order_book(SYMBOL, depth=ALL_LEVELS)
         assert (self._book.book.bids(), self._book.book.asks()) == (book.bids, book.asks), "the book of the feed"
         listed = {order.order_id: order.open_quantity async for order in client.iter_orders()}
@@ -189,10 +203,10 @@ def _sequence(trade_id: str) -> int:
     return int(trade_id.partition("-")[0])
 
 
-def _compare_all(name: str, told: Sequence[Any], due: Sequence[Any], stream: ResumableStream[Any]) -> None:
+def compare_all(name: str, told: Sequence[Any], due: Sequence[Any], *, resets: int) -> None:
     """Everything once; a feed that has begun anew, and said so, may have left some out."""
     doubled = len(told) - len(set(told))
     assert doubled == 0, f"{name}: {doubled} were told twice"
     assert set(told) <= set(due), f"{name}: told, and not in the journal: {sorted(map(str, set(told) - set(due)))[:5]}"
     missing = set(due) - set(told)
-    assert not missing or stream.resets, f"{name}: {len(missing)} of {len(due)} were not told, and no gap was reported"
+    assert not missing or resets, f"{name}: {len(missing)} of {len(due)} were not told, and no gap was reported"

@@ -2,53 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pincex_client.replay.flow import FlowCommand, read_commands
+from tests.e2e.real_flow import (
+    DEADLINE_S,
+    assert_whole,
+    engine_sequence,
+    replay_command,
+    run,
+    started,
+    whole_flow,
+)
 from tests.stack_fixture import eventually
 
 if TYPE_CHECKING:
     from tests.stack_fixture import ExchangeStack
-
-DEADLINE_S = 110.0
-COMMANDS, FILLS = 32_060, 2_872
-
-
-def replay_command(commands: Path, *options: str) -> list[str]:
-    code = "import sys; from pincex_client.cli import main; sys.exit(main())"
-    return [sys.executable, "-c", code, "replay", str(commands), "--json", *options]
-
-
-def whole_flow(folder: Path, *options: str) -> list[str]:
-    fills, book = folder / "es-part-a.fills.csv", folder / "es-part-a.book.json"
-    commands = folder / "es-part-a.commands.csv"
-    return replay_command(commands, "--expect", str(fills), "--book", str(book), *options)
-
-
-def run(stack: ExchangeStack, command: list[str], status: int = 0) -> Any:
-    done = subprocess.run(
-        command,
-        env=dict(stack.folder.environment),
-        cwd=stack.home.parent,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    assert done.returncode == status, done.stdout[-4_000:] + done.stderr[-4_000:]
-    return json.loads(done.stdout)
-
-
-def assert_whole(report: Any) -> None:
-    assert report["differences"] == []
-    assert (report["commands"], report["fills"], report["fills_compared"]) == (COMMANDS, FILLS, FILLS)
-    assert (report["levels_compared"], report["refused"], report["equal"]) == (40, 0, True)
 
 
 def test_every_recorded_fill_and_the_final_book_are_equal(exchange_stack: ExchangeStack, recorded_flow: Path) -> None:
@@ -59,25 +31,12 @@ def test_a_sigkill_of_the_engine_in_the_middle_changes_nothing(
     exchange_stack: ExchangeStack, recorded_flow: Path
 ) -> None:
     before = engine_sequence(exchange_stack)
-    process = subprocess.Popen(
-        whole_flow(recorded_flow, "--symbol", "ESKILL", "--rate", "4000"),
-        env=dict(exchange_stack.folder.environment),
-        cwd=exchange_stack.home.parent,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
+    with started(exchange_stack, whole_flow(recorded_flow, "--symbol", "ESKILL", "--rate", "4000")) as playing:
         # In the live part, with thousands of commands to come.
         eventually(lambda: engine_sequence(exchange_stack) > before + 14_000, "half of the flow is played", DEADLINE_S)
         engine = exchange_stack.instance("trading-engine-1")
         os.kill(engine["pid"], signal.SIGKILL)
-        out, err = process.communicate(timeout=DEADLINE_S)
-    finally:
-        process.kill()
-        process.wait()
-    assert process.returncode == 0, out[-4_000:] + err[-4_000:]
-    report = json.loads(out)
+        report = playing.report()
     assert_whole(report)
     assert report["reconnects"] >= 1, "the kill was felt"
     eventually(lambda: exchange_stack.instance("trading-engine-1")["state"] == "ready", "the engine is back")
@@ -103,20 +62,10 @@ def test_a_replay_that_was_killed_itself_is_continued_by_its_run_id(
 ) -> None:
     names = ("--symbol", "ESCUT", "--run-id", f"cut{os.getpid()}")
     before = engine_sequence(exchange_stack)
-    first = subprocess.Popen(
-        whole_flow(recorded_flow, *names, "--rate", "4000"),
-        env=dict(exchange_stack.folder.environment),
-        cwd=exchange_stack.home.parent,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with started(exchange_stack, whole_flow(recorded_flow, *names, "--rate", "4000")):
         eventually(
             lambda: engine_sequence(exchange_stack) > before + 10_000, "a part of the flow is played", DEADLINE_S
         )
-    finally:
-        first.kill()
-        first.wait()
     assert_whole(run(exchange_stack, whole_flow(recorded_flow, *names)))
 
 
@@ -140,18 +89,3 @@ def test_ticks_of_a_cent_and_lots_of_a_hundred_work(exchange_stack: ExchangeStac
     assert len(flow) == 5
     report = run(exchange_stack, replay_command(commands, "--expect", str(fills)))
     assert (report["fills"], report["equal"]) == (3, True)
-
-
-def engine_sequence(stack: ExchangeStack) -> int:
-    """The engine's own sequence, from the ops listener; -1 while it cannot be asked."""
-    code = "import sys; from pincex_client.cli import main; sys.exit(main())"
-    done = subprocess.run(
-        [sys.executable, "-c", code, "admin", "state", "--json"],
-        env=dict(stack.folder.environment),
-        cwd=stack.home.parent,
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-    )
-    return int(json.loads(done.stdout)["sequence"]) if done.returncode == 0 else -1
