@@ -4,68 +4,45 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.document_shell import DocumentShell
 from tests.stack_fixture import DOWN_DEADLINE_S, stack_folder, temporary_home
-from tests.unit.docs.examples import Example, examples, missing
+from tests.unit.docs.examples import examples
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from tests.stack_fixture import StackFolder
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 EXAMPLES = examples(README.read_text(encoding="utf-8"))
-DEADLINE_S = 60.0
 UP = "up"
 ORDER_ID = "ORDER_ID"
 
 
-class Newcomer:
-    """Somebody who types the examples, on other ports than the document's and with the order ids of this exchange."""
+class Newcomer(DocumentShell):
+    """Somebody who types the examples in the repository's folder, with the order ids of this exchange."""
 
     def __init__(self, repository: Path, folder: StackFolder, started: str) -> None:
+        super().__init__(folder, repository, {})
         self.started = started
-        self._repository = repository
-        self._folder = folder
-        status = folder.status()
-        addresses = {"8080": "edge_url", "8081": "ops_url", "6060": "debug_url", "9901": "envoy_admin_url"}
-        self._ports: Mapping[str, str] = {
-            port: str(status[name]).rpartition(":")[2] for port, name in addresses.items()
-        }
         self._order_id = ORDER_ID
 
     def here(self, text: str) -> str:
         """A text of the document with what this exchange has instead."""
-        text = re.sub(r"(localhost|127\.0\.0\.1):(\d{4})\b", lambda m: f"{m[1]}:{self._ports.get(m[2], m[2])}", text)
-        text = re.sub(r"(?<![\w./])\.venv/bin/", f"{Path(sys.executable).parent}/", text)
+        text = re.sub(r"(?<![\w./])\.venv/bin/", f"{Path(sys.executable).parent}/", super().here(text))
         return text.replace(ORDER_ID, self._order_id)
 
-    def type(self, example: Example) -> str:
-        """Run an example and answer what it printed."""
-        command = ["bash", "-euo", "pipefail", "-c", self.here(example.script)]
-        if example.seconds:
-            command = ["timeout", str(example.seconds), *command]
-        done = subprocess.run(
-            command,
-            cwd=self._repository,
-            env={**self._folder.environment, "COLUMNS": "120"},
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
-        expected_status = 124 if example.seconds else 0
-        assert done.returncode == expected_status, f"{example.name}: {done.stdout}{done.stderr}"
-        for line in done.stdout.splitlines():
+    def learn(self, printed: str) -> None:
+        """The id of the order that was placed."""
+        for line in printed.splitlines():
             if line.startswith('{"order_id"'):
                 self._order_id = json.loads(line)["order_id"]
-        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -94,9 +71,7 @@ def test_every_example_prints_what_the_document_says(newcomer: Newcomer) -> None
     assert len(EXAMPLES) > 8
     for example in EXAMPLES:
         assert example.output, f"{example.name} promises no output"
-        printed = newcomer.type(example)
-        wanted = tuple(newcomer.here(piece) for piece in example.output)
-        assert missing(wanted, printed) is None, f"{example.name}: {missing(wanted, printed)!r} is not in:\n{printed}"
+        newcomer.type(example)
 
 
 def test_up_prints_the_addresses_that_the_document_shows(newcomer: Newcomer) -> None:
