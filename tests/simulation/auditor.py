@@ -29,7 +29,7 @@ from exchange.trading.journal.contract import GENESIS_HASH, Frame, JournalCorrup
 from exchange.trading.seat import Seat
 from exchange.trading.sequencer import Committed
 
-HASH_EVERY = 5
+HASH_EVERY = 8
 """Whole states are hashed and compared at one frame in so many: it takes longer than everything else."""
 
 FORGOTTEN_S = 10.0
@@ -55,7 +55,7 @@ class Auditor:
         self._durable = durable
         self._now = now
         self._lost_at = -FORGOTTEN_S
-        self._newest_epoch = 0
+        self._epochs: set[int] = set()
         self._frames: list[Frame] = []
         self._by_hash: dict[bytes, Frame] = {}
         self._results: list[Result] = [()]  # by sequence
@@ -82,10 +82,10 @@ class Auditor:
         return (self._frames[-1].last_sequence, self._frames[-1].hash) if self._frames else (0, GENESIS_HASH)
 
     def leads(self, node: str, epoch: int) -> None:
-        """An instance begins to lead."""
-        if epoch <= self._newest_epoch:
-            self.broken(f"{node} leads under epoch {epoch}, another has led under {self._newest_epoch}")
-        self._newest_epoch = max(self._newest_epoch, epoch)
+        """An instance begins to lead. It may have slept since it took the lease, and be deposed without knowing."""
+        if epoch in self._epochs:
+            self.broken(f"{node} leads under epoch {epoch}, as somebody has done before")
+        self._epochs.add(epoch)
 
     def landed(self, frame: Frame, epoch: int) -> None:
         """A frame stands in the database, while an epoch is in force there."""

@@ -46,12 +46,13 @@ class Client:
         """Trade until the world says that it is enough; everything that was asked is asked to the end."""
         while not self._world.closing:
             await asyncio.sleep(self._rng.expovariate(self._world.plan.requests_per_s))
-            kind = self._rng.random()
-            if kind < 0.15:
+            if self._rng.random() < self._world.plan.reads:
                 await self._read()
-            elif kind < 0.23:
+                continue
+            kind = self._rng.random()
+            if kind < 0.1:
                 await self._once(self._place(with_id=False))
-            elif kind < 0.50:
+            elif kind < 0.4:
                 await self._volley()
             else:
                 await self._until_known([self._request()])

@@ -20,6 +20,8 @@ class Plan:
     """The mixture of one world. Rates are chances for each call, frequencies events a second."""
 
     requests_per_s: float
+    reads: float
+    """The share of requests that are reads."""
     snapshot_every: int
     lost_answers: float
     faults_per_s: float
@@ -32,6 +34,7 @@ class Plan:
         drawn = [kind for kind in KINDS if rng.random() < 0.6] or ["crash"]
         return cls(
             requests_per_s=rng.choice((3.0, 8.0, 20.0)),
+            reads=rng.choice((0.1, 0.2, 0.6)),
             snapshot_every=rng.choice((20, 60, 1_000_000)),
             lost_answers=rng.choice((0.0, 0.02, 0.1)),
             faults_per_s=rng.choice((0.7, 1.5, 3.0)),
