@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from exchange.stack.control import request
 from exchange.stack.errors import StackError
+from exchange.stack.supervisor import LEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
     from pathlib import Path
 
-LEADER = "leader"
 # Beyond the longest delay before an instance that died is started again.
 ALL_READY_TIMEOUT_S = 15.0
 

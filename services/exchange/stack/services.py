@@ -89,7 +89,8 @@ def build(
     engine = PythonService(
         traits=Traits(
             name="trading-engine",
-            role="leader",
+            # Until it says itself what it is.
+            role="unknown",
             needs=tuple(store.traits.name for store in stores),
             ready_timeout_s=120.0,
             stop_timeout_s=15.0,

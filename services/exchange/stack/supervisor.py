@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from exchange.stack.services import Stack
 
 STATE_FILE = "state.json"
+# What the role of an instance is called that others follow.
+LEADER = "leader"
 HEALTH_PATH = "/api/v1/health"
 HEALTH_TIMEOUT_S = 15.0
 # How long Envoy may send new calls to an instance that is about to stop.
@@ -257,7 +259,7 @@ class Supervisor:
             self._instances.remove(instance)
         self._publish()
         await asyncio.sleep(ENDPOINT_SETTLE_S)
-        await asyncio.gather(*(instance.stop() for instance in instances))
+        await _stop_leader_last(instances)
         for instance in instances:
             await asyncio.gather(self._tasks.pop(instance), return_exceptions=True)
 
@@ -267,7 +269,7 @@ class Supervisor:
             for service in {one.service.traits.name: one.service for one in group if one.pid}.values():
                 await service.drain()
             await self._leave_alone(rank)
-            await asyncio.gather(*(one.stop() for one in group))
+            await _stop_leader_last(group)
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         self._save()
 
@@ -329,6 +331,14 @@ class Supervisor:
 
 def _bounded(count: int, traits: Traits) -> int:
     return min(max(count, traits.least_instances), traits.max_instances)
+
+
+async def _stop_leader_last(instances: list[Instance]) -> None:
+    """Whoever leads then hands over to one that stays, or ends its own work; not to one that is stopping as well."""
+    roles = await asyncio.gather(*(_role(one) for one in instances))
+    leaders = [one for one, role in zip(instances, roles, strict=True) if role == LEADER]
+    await asyncio.gather(*(one.stop() for one in instances if one not in leaders))
+    await asyncio.gather(*(one.stop() for one in leaders))
 
 
 async def _role(instance: Instance) -> str:

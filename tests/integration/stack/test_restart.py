@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import TYPE_CHECKING
 
@@ -121,9 +122,13 @@ def test_what_is_no_service_is_refused(fleet: ExchangeStack) -> None:
 
 
 def test_scaling_the_engine_to_none_warns_of_the_trap_and_the_edge_says_why_it_refuses(fleet: ExchangeStack) -> None:
+    (fleet.home / "switches" / "LEADER").write_text("trading-engine-2")
+    told = len(fleet.folder.log("supervisor").splitlines())
     stopped = fleet.folder.command("scale", "trading-engine=0")
 
     assert (stopped.returncode, stopped.stdout) == (0, "trading-engine: 3 -> 0\n")
+    events = [json.loads(line) for line in fleet.folder.log("supervisor").splitlines()[told:]]
+    assert [event["name"] for event in events if event["state"] == "stopping"][-1] == "trading-engine-2", "it leads"
     assert "nobody can cancel either" in stopped.stderr
     assert "pincex admin cancel-only" in stopped.stderr
     refused = call(f"{fleet.edge_url}/api/v1/orders/o-1", "DELETE")
