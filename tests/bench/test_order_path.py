@@ -25,6 +25,7 @@ from tests.bench.loads import (
     session,
     session_batches,
     unary,
+    without_pauses_of_its_own,
 )
 from tests.bench.report import Report
 from tests.postgres_fixture import running_postgres
@@ -46,7 +47,7 @@ def on_engine(load: Callable[[EngineProcess, str], Awaitable[None]]) -> None:
             await prepare(engine.ops_target)
             await load(engine, echo)
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with without_pauses_of_its_own(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(main())
 
 
@@ -103,10 +104,17 @@ def test_order_sessions_in_batches_of_100(report: Report) -> None:
 
 
 async def _sessions(target: str, name: str, *, count: int, per_second: float) -> tuple[list[Outcome], float]:
-    """Several sessions at once, each on a connection of its own; answers what they did and how long all took."""
-    batches = [session_batches(Orders(f"{name}-{stream}"), count=count, size=BATCH) for stream in range(STREAMS)]
+    """STREAMS sessions at one engine; see `sessions_at`."""
+    return await sessions_at([target] * STREAMS, name, count=count, per_second=per_second)
+
+
+async def sessions_at(targets: list[str], name: str, *, count: int, per_second: float) -> tuple[list[Outcome], float]:
+    """A session at each engine named, on a connection of its own, of `count` batches at `per_second` orders each (0: as
+    fast as it goes); answers what they did and how many seconds all took.
+    """
+    batches = [session_batches(Orders(f"{name}-{stream}"), count=count, size=BATCH) for stream in range(len(targets))]
     options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(target, options=options) for _ in range(STREAMS)]
+    channels = [grpc.aio.insecure_channel(target, options=options) for target in targets]
     loop = asyncio.get_running_loop()
     started = loop.time()
     outcomes = await asyncio.gather(

@@ -156,7 +156,7 @@ class Leadership:
         if error is not None and not isinstance(error, JournalError):
             raise error
         if error is None and sequencer.engine.state.sequence == sequencer.committed_sequence:
-            self._log.warning("no longer leading", epoch=self._epoch)
+            self._log.info("no longer leading", epoch=self._epoch)
             return Ended(core_of(sequencer))
         self._log.warning("no longer leading; what was not durable is discarded", epoch=self._epoch, error=str(error))
         return Ended()
