@@ -106,8 +106,8 @@ class Follower:
     def take(self, frames: list[Frame]) -> None:
         """Frames that the leader pushes. Those that do not follow wait for what lies between. Raises JournalError."""
         self._pushed.extend(frames)
-        if not self._catching_up.locked():
-            self._apply_pushed()
+        # Though the journal is being read too: its store may not answer for long, while the link does.
+        self._apply_pushed()
         if self._pushed:
             self.gap.set()
         if len(self._pushed) > MAX_PUSHED_FRAMES:
