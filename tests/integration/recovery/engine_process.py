@@ -77,6 +77,12 @@ class EngineProcess:
             return bool(answer.status == 200)
         return False
 
+    def role(self) -> str:
+        """What it says to be: `leader`, `follower`, or nothing."""
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self._metrics}/role", timeout=2) as answer:
+            return str(answer.read().decode().strip())
+        return ""
+
     def kill(self) -> None:
         """SIGKILL, as the kernel would when memory runs out."""
         self.process.kill()
