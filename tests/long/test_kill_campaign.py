@@ -1,26 +1,24 @@
-"""The long campaign of kills; writes docs/reliability-report.md when all of it has held."""
+"""The long campaign of kills of a single engine; writes its section of docs/reliability-report.md when all of it has held."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import random
 import time
-from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import pytest
 
-from exchange.trading import core_loader, recovery
+from exchange.trading import recovery
 from exchange.trading.journal.postgres import PostgresJournal
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.engine_process import engine_on
 from tests.integration.recovery.load import Load
 from tests.integration.recovery.proof import Proved, prove
 from tests.integration.recovery.rounds import Rounds, kill_rounds
+from tests.long.report import ONE_ENGINE, spread, write_section
 from tests.postgres_fixture import running_postgres
 
 pytestmark = pytest.mark.long
@@ -73,16 +71,11 @@ async def test_many_kills_lose_nothing_and_double_nothing(free_port, seed, repos
     assert newest is not None, "snapshots were made and used on the way"
     rate = replayed.replayed_commands / replay_s
     elapsed = time.monotonic() - began
-    write_report(repository / "docs" / "reliability-report.md", kills, outages, proved, unanswered, load, rate, elapsed)
-
-
-def spread(seconds: list[float]) -> str:
-    ordered = sorted(seconds)
-    return f"{median(ordered):.2f} / {ordered[int(len(ordered) * 0.95)]:.2f} / {ordered[-1]:.2f}"
+    write_report(repository, kills, outages, proved, unanswered, load, rate, elapsed)
 
 
 def write_report(
-    path: Path,
+    repository: Path,
     kills: Rounds,
     outages: list[float],
     proved: Proved,
@@ -93,32 +86,28 @@ def write_report(
 ) -> None:
     rounds = kills.rounds
     failures = ", ".join(f"{name} {count}" for name, count in sorted(load.failures.items())) or "none"
-    path.write_text(f"""# Reliability report
+    facts = {
+        "seed": f'{kills.seed} (`make test-long ARGS="tests/long/test_kill_campaign.py --seed {kills.seed}"`)',
+        "duration": f"{elapsed:.0f} s",
+        "kills of the engine": len(rounds),
+        "kills of PostgreSQL": len(outages),
+        "commands asked for": f"{proved.answers:,}",
+        "without an answer at first": f"{unanswered:,} ({failures}); asked again at the end",
+        "session: connections, commands sent again": f"{load.session.reconnects + 1:,}, {load.session.resent:,}",
+        "commands in the journal, frames, epochs": f"{proved.commands:,}, {proved.frames:,}, {proved.epochs}",
+        "orders, trades": f"{proved.orders:,}, {proved.trades:,}",
+        "SIGKILL to serving again: median / p95 / most, s": spread([one.serving_after_s for one in rounds]),
+        "SIGKILL to the first new answer: median / p95 / most, s": spread([one.answering_after_s for one in rounds]),
+        "PostgreSQL back to the first new answer: median / p95 / most, s": spread(outages),
+        "replay from frame one, read, verified and compared": f"{rate:,.0f} commands/s",
+    }
+    write_section(repository, ONE_ENGINE, facts, TEXT)
 
-Written by the long campaign (`tests/long/test_kill_campaign.py`, `make test-long`) after everything in it held; a
-campaign that finds a defect fails and writes nothing. It runs a real engine process on a real PostgreSQL
-(`synchronous_commit=on`, flushing to disk), two traders with one call in flight each, a pipelined order session with
-up to 64 commands in flight, and credits; SIGKILLs the engine at random moments, then PostgreSQL, every process of it.
 
-| | |
-|---|---|
-| date | {datetime.now(UTC):%Y-%m-%d %H:%M} UTC |
-| machine | {os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}, core {core_loader.mode()} |
-| seed | {kills.seed} (`make test-long ARGS="tests/long/test_kill_campaign.py --seed {kills.seed}"`) |
-| duration | {elapsed:.0f} s |
-| kills of the engine | {len(rounds)} |
-| kills of PostgreSQL | {len(outages)} |
-| commands asked for | {proved.answers:,} |
-| without an answer at first | {unanswered:,} ({failures}); asked again at the end |
-| session: connections, commands sent again | {load.session.reconnects + 1:,}, {load.session.resent:,} |
-| commands in the journal, frames, epochs | {proved.commands:,}, {proved.frames:,}, {proved.epochs} |
-| orders, trades | {proved.orders:,}, {proved.trades:,} |
-| SIGKILL to serving again: median / p95 / most, s | {spread([one.serving_after_s for one in rounds])} |
-| SIGKILL to the first new answer: median / p95 / most, s | {spread([one.answering_after_s for one in rounds])} |
-| PostgreSQL back to the first new answer: median / p95 / most, s | {spread(outages)} |
-| replay from frame one, read, verified and compared | {rate:,.0f} commands/s |
-
-What held, for every command that was asked for:
+TEXT = """
+One engine process, two traders with one call in flight each, a pipelined order session with up to 64 commands in flight, and credits,
+straight to the engine. SIGKILLs of the engine at random moments, then of PostgreSQL, every process of it. Callers ask once, with a
+second's patience. What held, for every command that was asked for:
 
 - each answer is the one that the journal's replay gives, and asking again gives the very same;
 - each id and each number of a session was applied exactly once, those without an answer too;
@@ -126,6 +115,5 @@ What held, for every command that was asked for:
 - the book, the balances and all else of the running engine equal a replay from frame one (`state_hash`);
 - all accounts together hold what was credited, each credit once.
 
-PostgreSQL's deaths left the engine the same process under the same epoch. Not in this campaign: loss of a machine or of
-power, synchronous standbys and their promotion, a disk that lies.
-""")
+PostgreSQL's deaths left the engine the same process under the same epoch.
+"""
