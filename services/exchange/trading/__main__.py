@@ -145,9 +145,10 @@ class App:
         for server in (self.public, self.ops):
             add_client_services(server, orders, market, account, health)
         metrics = FleetMetrics(self.desk.instance, self._registry, self.config.edge_stats_url, self._others)
+        replicas = ReplicaDesk(self.desk, lambda: self.replica)
         add_operator_services(
             self.ops,
-            TradingAdminService(self.desk, self._inspector, metrics.text, ReplicaDesk(self.desk, lambda: self.replica)),
+            TradingAdminService(self.desk, self._inspector, metrics.text, replicas, self._make_snapshot),
             EventService(self.desk, self.hub, places),
             ReplicaService(
                 secret, self._journal.incarnation, lambda: self.replica.downlinks if self.replica is not None else None

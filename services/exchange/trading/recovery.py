@@ -53,6 +53,12 @@ def replay_frame_events(engine: Engine, frame: Frame, digest: bytes) -> tuple[by
     if after != frame.digest:
         sequence, difference = _difference(frame, events, encoded)
         raise JournalCorrupt(frame.shard, sequence, difference)
+    if engine.state.rules_version != frame.rules_version:
+        raise JournalCorrupt(
+            frame.shard,
+            frame.last_sequence,
+            f"the frame says rules {frame.rules_version}, its commands lead to rules {engine.state.rules_version}",
+        )
     return after, events
 
 
@@ -87,7 +93,10 @@ def _difference(frame: Frame, events: list[list[Event]], encoded: bytes) -> tupl
     """Where a replay left the record, and how."""
     if encoded == frame.events:
         return frame.first_sequence, "the events are the same, but the digest before this frame differs"
-    stored = codec.decode_events(frame.events)
+    try:
+        stored = codec.decode_events(frame.events)
+    except msgspec.DecodeError as error:
+        return frame.first_sequence, f"the events of the frame cannot be read: {error}"
     again = codec.decode_events(codec.encode_events(events))
     for offset, (one, two) in enumerate(zip(stored, again, strict=False)):
         if one != two:

@@ -188,3 +188,18 @@ async def test_a_missing_frame_is_refused_with_the_place():
     with pytest.raises(JournalCorrupt, match="missing") as caught:
         await recovery.recover(journal_of([*frames[:17], *frames[18:]]))
     assert caught.value.sequence == frames[17].first_sequence
+
+
+async def test_a_frame_that_claims_other_rules_than_its_commands_lead_to_is_refused():
+    frames = frames_of(flow(4))
+    wrong = resealed(frames, 7, rules_version=RULES_VERSION)
+    with pytest.raises(JournalCorrupt, match=f"the frame says rules {RULES_VERSION}, its commands lead to rules 1"):
+        await recovery.recover(journal_of(wrong))
+
+
+async def test_events_that_cannot_be_read_are_refused_with_their_frame():
+    frames = frames_of(flow(4))
+    torn = b"\xc1"
+    wrong = resealed(frames, 7, events=torn, digest=codec.next_digest(frames[6].digest, torn))
+    with pytest.raises(JournalCorrupt, match=f"sequence {frames[7].first_sequence}: the events of the frame cannot"):
+        await recovery.recover(journal_of(wrong))

@@ -50,11 +50,13 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         inspector: Inspector,
         metrics_text: Callable[[], Awaitable[bytes]],
         replicas: ReplicaDesk,
+        make_snapshot: Callable[[], Awaitable[int]],
     ) -> None:
         self._desk = desk
         self._inspector = inspector
         self._metrics_text = metrics_text
         self._replicas = replicas
+        self._make_snapshot = make_snapshot
         self._proofs = JournalProofs(desk.journal)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("admin")
 
@@ -205,7 +207,7 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
 
     async def CreateSnapshot(self, request: pb.CreateSnapshotRequest, context: Any) -> pb.EngineState:
         """Store a snapshot now."""
-        self._desk.snapshot_sequence = await self._inspector.snapshot()
+        self._desk.snapshot_sequence = await self._make_snapshot()
         self._log.info("snapshot stored", operator=self._operator(), reason=request.reason)
         return await self._engine_state()
 

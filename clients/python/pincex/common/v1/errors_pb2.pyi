@@ -165,7 +165,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     RESPONSE_TOO_LARGE: _ErrorReason.ValueType  # 103
     """The answer would not fit; ask for less (RESOURCE_EXHAUSTED)."""
     STATE_DIFFERS: _ErrorReason.ValueType  # 104
-    """The state on this instance differs from the journal (DATA_LOSS)."""
+    """The state on this instance differs from the journal, or the journal from what was written (DATA_LOSS)."""
     UNKNOWN_PATH: _ErrorReason.ValueType  # 120
     """--- Said by the edge itself. ---
 
@@ -331,7 +331,7 @@ TOO_MANY_STREAMS: ErrorReason.ValueType  # 102
 RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 103
 """The answer would not fit; ask for less (RESOURCE_EXHAUSTED)."""
 STATE_DIFFERS: ErrorReason.ValueType  # 104
-"""The state on this instance differs from the journal (DATA_LOSS)."""
+"""The state on this instance differs from the journal, or the journal from what was written (DATA_LOSS)."""
 UNKNOWN_PATH: ErrorReason.ValueType  # 120
 """--- Said by the edge itself. ---
 

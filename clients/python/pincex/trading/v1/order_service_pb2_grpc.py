@@ -159,8 +159,9 @@ class OrderServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReplaceOrder(self, request, context):
-        """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker. A
-        refusal leaves the order as it was.
+        """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker; from
+        rules 2 on it keeps its priority if the price stays and the open quantity does not grow. A refusal leaves the order
+        as it was.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

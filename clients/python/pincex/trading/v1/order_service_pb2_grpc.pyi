@@ -56,8 +56,9 @@ class OrderServiceStub:
     CancelOrder: _grpc.UnaryUnaryMultiCallable[_order_commands_pb2.CancelOrderRequest, _types_pb2.Order]
     """Cancels an order. Answers with the order as cancelled."""
     ReplaceOrder: _grpc.UnaryUnaryMultiCallable[_order_commands_pb2.ReplaceOrderRequest, _types_pb2.Order]
-    """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker. A
-    refusal leaves the order as it was.
+    """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker; from
+    rules 2 on it keeps its priority if the price stays and the open quantity does not grow. A refusal leaves the order
+    as it was.
     """
     ReduceOrder: _grpc.UnaryUnaryMultiCallable[_order_commands_pb2.ReduceOrderRequest, _types_pb2.Order]
     """Takes quantity off an open order, which keeps its price and time priority."""
@@ -95,8 +96,9 @@ class OrderServiceAsyncStub(OrderServiceStub):
     CancelOrder: _aio.UnaryUnaryMultiCallable[_order_commands_pb2.CancelOrderRequest, _types_pb2.Order]  # type: ignore[assignment]
     """Cancels an order. Answers with the order as cancelled."""
     ReplaceOrder: _aio.UnaryUnaryMultiCallable[_order_commands_pb2.ReplaceOrderRequest, _types_pb2.Order]  # type: ignore[assignment]
-    """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker. A
-    refusal leaves the order as it was.
+    """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker; from
+    rules 2 on it keeps its priority if the price stays and the open quantity does not grow. A refusal leaves the order
+    as it was.
     """
     ReduceOrder: _aio.UnaryUnaryMultiCallable[_order_commands_pb2.ReduceOrderRequest, _types_pb2.Order]  # type: ignore[assignment]
     """Takes quantity off an open order, which keeps its price and time priority."""
@@ -173,8 +175,9 @@ class OrderServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _order_commands_pb2.ReplaceOrderRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_types_pb2.Order, _abc.Awaitable[_types_pb2.Order]]:
-        """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker. A
-        refusal leaves the order as it was.
+        """Gives an order a new price and open quantity. It loses its time priority, and may trade at once as the taker; from
+        rules 2 on it keeps its priority if the price stays and the open quantity does not grow. A refusal leaves the order
+        as it was.
         """
 
     @_abc_1.abstractmethod
