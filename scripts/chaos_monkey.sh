@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Chaos under load, and the proof that nothing was lost: see `--help` and docs/DEVELOPMENT.md. It runs an exchange of its
+# Chaos under load, and the proof that nothing was lost: see `--help` and docs/CHAOS.md. It runs an exchange of its
 # own on free ports in a temporary folder; with PINCEX_HOME it attacks the one that runs in that folder.
 set -euo pipefail
 if [ -n "${PINCEX_HOME:-}" ]; then
