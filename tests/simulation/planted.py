@@ -16,7 +16,6 @@ from exchange.trading.core.events import Result
 from exchange.trading.core.memory import refusal
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.journal.contract import Frame, StoredSnapshot
-from exchange.trading.journal.postgres_appender import Appender
 from exchange.trading.replication import uplink
 from exchange.trading.replication.follower import Follower
 from exchange.trading.replication.leadership import Leadership
@@ -173,15 +172,6 @@ def swallow_cancellation(_world: World) -> contextlib.AbstractContextManager[Any
     return patch.object(Uplink, "leader_head", leader_head)
 
 
-def trust_any_server(_world: World) -> contextlib.AbstractContextManager[Any]:
-    """After a warning an append counts once the server that is there now commits something. Found by this simulation."""
-
-    async def resolve(self: Appender, frame: Frame) -> None:
-        await self.barrier(frame.epoch)
-
-    return patch.object(Appender, "_resolve", resolve)
-
-
 @dataclass(frozen=True, slots=True)
 class Planted:
     """A bug, the seeds within which it has to be found, and the faults to make where a mixture would take too long."""
@@ -204,5 +194,4 @@ PLANTED: dict[str, Planted] = {
     "an old head told as the newest": Planted(tell_an_old_head, 60, ("part_from_database",)),
     "streams read on in another history": Planted(read_on_in_another_history, 20, ("fail_over",)),
     "a cancellation swallowed": Planted(swallow_cancellation, 60),
-    "any server trusted after a warning": Planted(trust_any_server, 20, ("fail_over",)),
 }
