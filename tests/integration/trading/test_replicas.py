@@ -44,6 +44,12 @@ async def compared(exchange: Exchange) -> admin_service_pb2.CompareReplicasRespo
     return found
 
 
+def links_of(exchange: Exchange) -> int:
+    """How many followers are linked to this instance."""
+    replica = exchange.app.replica
+    return len(replica.downlinks.links) if replica is not None and replica.downlinks is not None else 0
+
+
 async def hand_over(exchange: Exchange) -> None:
     request = admin_service_pb2.HandOverLeadershipRequest(reason="a test")
     await exchange.operator.ask(exchange.operator.admin.HandOverLeadership, request)
@@ -269,6 +275,7 @@ async def test_leadership_is_handed_over_without_an_error_to_anybody(three: list
     for _ in range(4):
         leader = next(exchange for exchange in three if exchange.app.desk.sequencer is not None)
         count = len(placed)
+        await eventually(lambda leader=leader: links_of(leader) == 2, "all others follow it")  # type: ignore[misc]
         await hand_over(leader)
         await eventually(lambda count=count: len(placed) > count + 20, "orders go on")  # type: ignore[misc]
         assert leader.app.desk.sequencer is None

@@ -9,7 +9,7 @@ import pytest
 
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.core.commands import C_KIND, CLOSE_SESSION, EXPIRE_SESSION
-from exchange.trading.journal.memory import MemoryJournal
+from exchange.trading.journal.memory import MemoryJournal, MemoryLease
 from exchange.trading.sequencer import SequencerLimits
 from exchange.trading.service.desk import Desk
 from pincex.trading.v1 import account_service_pb2, health_service_pb2, market_service_pb2
@@ -248,3 +248,23 @@ async def test_a_book_stream_begun_on_what_never_became_durable_is_refused(
     assert {(await first).reason for first in firsts} == {"JOURNAL_UNAVAILABLE"}
     assert (await placing).reason == "JOURNAL_UNAVAILABLE"
     assert exchange.app.books._feeds == {}
+
+
+async def test_reads_go_on_while_the_lease_s_store_does_not_answer(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The leader cannot tell then whether it still leads: what it has is answered, with its sequence, and soon."""
+    asked = 0
+
+    async def never(_lease: MemoryLease) -> bool:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+        return True
+
+    order = await exchange.demo.buy("1", "40000")
+    monkeypatch.setattr(MemoryLease, "renew", never)
+    monkeypatch.setattr(MemoryLease, "held_until", property(lambda _lease: 0.0))
+    reads = asyncio.gather(*(exchange.demo.get(order.order_id) for _ in range(20)))
+    assert {one.order_id for one in await asyncio.wait_for(reads, 2.0)} == {order.order_id}
+    assert asked <= 2, "one question serves all who wait, beside the renewer's own"

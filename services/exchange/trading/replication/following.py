@@ -106,7 +106,7 @@ class Following:
         """Keep a link to whoever leads."""
         while True:
             view = await self._look()
-            if view is not None and view.valid and view.address and view.holder != self._parts.me.instance:
+            if view is not None and view.valid and view.holder not in (None, self._parts.me.instance):
                 was_linked = await self._link(view)
                 if was_linked:
                     # It may have died: find out at once.
@@ -158,6 +158,8 @@ class Following:
         if batch.frames:
             self._follower.take(batch.frames)
         if batch.hand_over:
+            # Named by the leader itself, it stands whatever it has given away a moment ago.
+            self._stand_from = 0.0
             self._look_now.set()
 
     # --- standing for leadership ---

@@ -41,6 +41,7 @@ class Leadership:
         self._epoch = epoch
         self._hand_over_asked = asyncio.Event()
         self._comparer: Comparer | None = None
+        self._asking: asyncio.Task[bool] | None = None
         self.downlinks: Downlinks | None = None
         self.ended = asyncio.Event()
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("leadership")
@@ -66,8 +67,10 @@ class Leadership:
             await self._follower.check_head()
             return await self._lead(self._take_seat(), renewer, stopping)
         finally:
-            renewer.cancel()
-            await asyncio.gather(renewer, return_exceptions=True)
+            ending: list[asyncio.Task[Any]] = [renewer, *([self._asking] if self._asking is not None else [])]
+            for task in ending:
+                task.cancel()
+            await asyncio.gather(*ending, return_exceptions=True)
             self.ended.set()
 
     def _take_seat(self) -> Sequencer:
@@ -204,6 +207,14 @@ class Leadership:
         """Whether the lease is ours, asking its store if that is not sure."""
         if self._surely_leads():
             return True
+        # One question for all who wait, and a store that does not answer holds no read up.
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_store())
+        asking = self._asking
+        await asyncio.wait([asking], timeout=self._parts.uplink_limits.head_wait_s)
+        return asking.done() and not asking.cancelled() and asking.result()
+
+    async def _ask_store(self) -> bool:
         try:
             return await self._parts.lease.renew()
         except JournalUnavailable:

@@ -29,7 +29,7 @@ class ReplicaTimes:
     """A follower looks into the journal this often though the leader pushes its frames."""
     journal_poll_alone_s: float = 0.05
     """And this often while no leader is linked."""
-    link_retry_s: float = 0.1
+    link_retry_s: float = 0.05
     refusals_of_the_dead: int = 2
     """A leader at whose address nobody listens, this many times in a row, is dead: its lease is not waited for."""
     retry_s: float = 0.2
