@@ -151,7 +151,14 @@ class Follower:
                 f"the core stands at {self.committed_sequence} after {self.committed_hash.hex()[:16]}"
             )
         events: list[list[Event]]
-        self.digest, events = recovery.replay_frame_events(self.engine, frame, self.digest)
+        if self.failure.done():
+            # A core that broke in the middle of a frame is not to be used again: what is wrong is what was wrong first.
+            self.failure.result()
+        try:
+            self.digest, events = recovery.replay_frame_events(self.engine, frame, self.digest)
+        except Exception as error:
+            self.give_up(error)
+            raise
         self.committed_sequence, self.committed_hash = frame.last_sequence, frame.hash
         if self._state_requests:
             self._report_states()
