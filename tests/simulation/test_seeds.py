@@ -14,7 +14,7 @@ from tests.simulation.regressions import REGRESSIONS
 from tests.simulation.world import World
 
 SEEDS = 200
-BLOCK = 20
+BLOCK = 10
 LONG_SEEDS = 3_000
 
 

@@ -48,9 +48,10 @@ class Following:
             running: set[asyncio.Future[Any]] = {candidate, stopper, self._follower.failure, *tasks}
             while not (candidate.done() or stopper.done()):
                 done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    # What is wrong with the core or the journal ends following.
-                    task.result()
+                # What is wrong with the core or the journal ends following; in this order, for a set has none.
+                for task in (candidate, *tasks):
+                    if task in done:
+                        task.result()
             return candidate.result() if candidate.done() else None
         finally:
             for task in (candidate, stopper, *tasks):
