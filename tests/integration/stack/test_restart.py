@@ -23,10 +23,11 @@ ENGINES = [f"trading-engine-{number}" for number in (1, 2, 3)]
 
 @pytest.fixture(scope="module")
 def fleet() -> Iterator[ExchangeStack]:
-    """Three engines, of which each test finds and leaves all healthy."""
+    """Three engines, of which the second leads; each test finds and leaves all healthy."""
     with temporary_home() as home, running_stack(fake_folder(home)) as stack:
         scaled = stack.folder.command("scale", "trading-engine=3")
         assert scaled.returncode == 0, scaled.stderr
+        (stack.home / "switches" / "LEADER").write_text("trading-engine-2")
         yield stack
 
 
@@ -43,12 +44,16 @@ def pids(stack: ExchangeStack) -> dict[str, int]:
 
 
 def test_followers_are_restarted_first_and_the_edge_answers_all_the_while(fleet: ExchangeStack) -> None:
-    (fleet.home / "switches" / "LEADER").write_text("trading-engine-2")
-    before, seen, done = pids(fleet), [], threading.Event()
+    before, done = pids(fleet), threading.Event()
+    ports = {name: str(fleet.instance(name)["ports"]["grpc"]) for name in ENGINES}
+    seen: list[int] = []
+    left_out: set[tuple[str, ...]] = set()
 
     def ask() -> None:
         while not done.is_set():
             seen.append(call(f"{fleet.edge_url}/api/v1/health").status)
+            published = (fleet.home / "envoy" / "endpoints" / "trading.json").read_text()
+            left_out.add(tuple(name for name in ENGINES if ports[name] not in published))
 
     asking = threading.Thread(target=ask)
     asking.start()
@@ -65,6 +70,7 @@ def test_followers_are_restarted_first_and_the_edge_answers_all_the_while(fleet:
     ]
     assert not set(before.values()) & set(after.values())
     assert set(seen) == {200}, f"{len(seen)} calls"
+    assert left_out == {(), *((name,) for name in ENGINES)}, "who is about to stop gets nothing more, one at a time"
     assert [fleet.instance(name)["role"] for name in ENGINES] == ["follower", "leader", "follower"]
 
 
@@ -122,7 +128,6 @@ def test_what_is_no_service_is_refused(fleet: ExchangeStack) -> None:
 
 
 def test_scaling_the_engine_to_none_warns_of_the_trap_and_the_edge_says_why_it_refuses(fleet: ExchangeStack) -> None:
-    (fleet.home / "switches" / "LEADER").write_text("trading-engine-2")
     told = len(fleet.folder.log("supervisor").splitlines())
     stopped = fleet.folder.command("scale", "trading-engine=0")
 
