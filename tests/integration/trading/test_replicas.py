@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import grpc
 import pytest
 
+from exchange.trading.core import commands as cmd
+from exchange.trading.core.commands import C_SESSION, Command
+from exchange.trading.core.events import Result
 from exchange.trading.journal.contract import JournalCorrupt
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease
 from exchange.trading.replication.follower import Follower
 from exchange.trading.replication.messages import Status
-from exchange.trading.sequencer import SequencerLimits
+from exchange.trading.seat import Overloaded, Stalled
+from exchange.trading.sequencer import Sequencer, SequencerLimits
 from exchange.trading.service.replica_link import KEY_METADATA, link_key
 from pincex.journal.v1 import replica_service_pb2 as replica_pb
 from pincex.journal.v1 import replica_service_pb2_grpc
@@ -176,6 +181,42 @@ async def test_a_leader_that_is_overloaded_says_so_to_clients_of_a_follower(thre
     assert (await three[2].demo.buy("1", "40000", client_order_id="mine")).order_id
 
 
+async def test_what_a_session_sent_after_something_refused_is_refused_too_until_it_attaches_again(
+    three: list[Exchange],
+) -> None:
+    session = await Session.open(three[1].demo)
+    await session.run(1, RESTING)
+    sequencer, submit = three[0].sequencer, three[0].sequencer.submit
+    refusals = 1
+
+    def refuse_once(commands: list[Command]) -> asyncio.Future[list[Result]]:
+        nonlocal refusals
+        if refusals and commands[0][C_SESSION]:
+            refusals -= 1
+            raise Overloaded
+        return submit(commands)
+
+    sequencer.submit = refuse_once  # type: ignore[method-assign]
+    for first in (2, 4, 6):
+        with contextlib.suppress(asyncio.InvalidStateError):
+            await session.send(first, RESTING, RESTING)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await session.stream.rest()
+    assert refusal_of(caught.value).reason == "OVERLOADED"
+    again = await Session.open(three[2].demo)
+    assert again.opened.last_number == 1, "none of the later batches was applied alone"
+    assert [one.reason for one in await again.run(2, RESTING, RESTING)] == [0, 0]
+
+
+async def test_a_session_whose_opener_is_gone_is_ended_by_the_leader(three: list[Exchange]) -> None:
+    """Its OPEN_SESSION came through; the connection, and whoever would have told of it, did not."""
+    leader = three[0]
+    opening = cmd.open_session("demo", "ghost", cancel_on_disconnect=True, grace_ms=0, dead_man_ms=0)
+    await leader.app.desk.execute(opening)
+    await eventually(lambda: ("demo", "ghost") in leader.app.attendance._timers, "its time runs")
+    await eventually(lambda: "ghost" not in leader.engine.state.accounts["demo"].sessions, "it has ended")
+
+
 # --- sessions and streams ---
 
 
@@ -273,6 +314,7 @@ async def test_leadership_is_handed_over_without_an_error_to_anybody(three: list
 
     trading = [asyncio.create_task(trade(exchange, str(number))) for number, exchange in enumerate(three)]
     for _ in range(4):
+        await eventually(lambda: any(one.app.desk.sequencer for one in three), "one leads")
         leader = next(exchange for exchange in three if exchange.app.desk.sequencer is not None)
         count = len(placed)
         await eventually(lambda leader=leader: links_of(leader) == 2, "all others follow it")  # type: ignore[misc]
@@ -288,6 +330,38 @@ async def test_leadership_is_handed_over_without_an_error_to_anybody(three: list
     )
     assert book.bids[0].order_count == len(placed)
     assert (await compared(three[1])).identical
+
+
+async def test_a_hand_over_that_must_be_refused_leaves_all_as_it_was(
+    three: list[Exchange], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal does not answer, and the core is ahead of it: no follower may go on from there."""
+    release, append = asyncio.Event(), MemoryJournal.append
+
+    async def held(journal: MemoryJournal, frame: object) -> None:
+        await release.wait()
+        await append(journal, frame)  # type: ignore[arg-type]
+
+    async def stalled(_sequencer: Sequencer) -> None:
+        raise Stalled
+
+    await eventually(lambda: links_of(three[0]) == 2, "all others follow it")
+    monkeypatch.setattr(MemoryJournal, "append", held)
+    monkeypatch.setattr(Sequencer, "drain", stalled)
+    before = asyncio.create_task(three[0].demo.buy("0.01", "40000"))
+    await eventually(lambda: three[0].engine.state.markets[0].bids.orders == 1, "the core is ahead")
+    replica = three[0].app.replica
+    assert replica is not None
+    asked = asyncio.create_task(replica.hand_over())
+    await eventually(lambda: links_of(three[0]) != 2, "it was tried, and the others link anew")
+    meanwhile = [asyncio.create_task(exchange.demo.buy("0.01", "40000")) for exchange in three]
+    release.set()
+
+    orders = await asyncio.gather(before, *meanwhile)
+    assert three[0].store.epoch == 1, "the same leads on"
+    assert len({order.order_id for order in orders}) == 4
+    assert (await compared(three[2])).identical
+    asked.cancel()
 
 
 async def test_an_instance_that_is_told_to_stop_hands_over_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,7 +31,7 @@ from exchange.trading.replication.messages import (
     Status,
     Submission,
 )
-from exchange.trading.replication.submissions import encode_results
+from exchange.trading.replication.submissions import encode_results, opened_by, sessions_of
 from exchange.trading.seat import Overloaded, Stalled, Stopped
 from exchange.trading.sequencer import Sequencer
 
@@ -63,6 +63,7 @@ class Downlink:
         self.replica = hello.replica
         self.sequence = hello.from_sequence - 1
         self.attended: set[tuple[str, str]] = set()
+        self._refused: set[tuple[str, str]] = set()
         self._links = links
         self._outbox = LeaderBatch()
         self._outbox_bytes = 0
@@ -92,15 +93,25 @@ class Downlink:
             return
         commands = codec.decode_commands(submission.commands)
         try:
+            self._refused -= opened_by(commands)
+            if not self._refused.isdisjoint(sessions_of(commands)):
+                raise Overloaded
             future = self._links.sequencer.submit(commands)
         except Overloaded:
-            self._answer(Outcome(submission.id, Status.OVERLOADED))
+            self._refuse(submission, commands, Status.OVERLOADED)
         except Stalled:
-            self._answer(Outcome(submission.id, Status.STALLED))
+            self._refuse(submission, commands, Status.STALLED)
         except Stopped:
             self._answer(Outcome(submission.id, Status.NOT_LEADING))
         else:
             future.add_done_callback(lambda done: self._settled(submission.id, commands, done))
+
+    def _refuse(self, submission: Submission, commands: list[Command], status: Status) -> None:
+        """Refuse a submission, and with it what its sessions have sent after it and may be under way already, until they
+        attach again: applied without it, that would forbid the numbers before it for ever.
+        """
+        self._refused |= sessions_of(commands)
+        self._answer(Outcome(submission.id, status))
 
     def _settled(self, number: int, commands: list[Command], future: asyncio.Future[list[Result]]) -> None:
         """A submission is durable, or its outcome unknown. One of a deposed leader gets no answer: the link ends."""

@@ -8,6 +8,7 @@ import msgspec
 
 from exchange.trading.core.commands import (
     C_ACCOUNT,
+    C_BODY,
     C_KIND,
     C_NUMBER,
     C_REQUEST_ID,
@@ -37,6 +38,11 @@ def is_repeatable(command: Command) -> bool:
 def sessions_of(commands: list[Command]) -> set[tuple[str, str]]:
     """Account and name of the sessions whose numbers the commands carry."""
     return {(command[C_ACCOUNT], command[C_SESSION]) for command in commands if command[C_SESSION]}
+
+
+def opened_by(commands: list[Command]) -> set[tuple[str, str]]:
+    """Account and name of the sessions that the commands open or attach to."""
+    return {(command[C_ACCOUNT], command[C_BODY]) for command in commands if command[C_KIND] == OPEN_SESSION}
 
 
 def encode_results(results: list[Result], commands: list[Command]) -> bytes:

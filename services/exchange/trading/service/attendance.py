@@ -114,6 +114,11 @@ class SessionAttendance:
             if key not in self._here:
                 self._start_grace(key, 0.0)
 
+    def attached_elsewhere(self, key: Key) -> None:
+        """A session was attached, and not here. Leading: the one that asked for it may be gone already."""
+        if self._leads and key not in self._here and key not in self._elsewhere:
+            self._start_grace(key, LINK_LOST_GRACE_S)
+
     def link_lost(self, keys: set[Key]) -> None:
         """Leading: an instance is gone, to which these were connected."""
         for key in keys - self._here:

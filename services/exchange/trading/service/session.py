@@ -77,6 +77,8 @@ class _Connection:
         default_factory=lambda: asyncio.Queue(MAX_OUTSTANDING)
     )
     closed_by_client: bool = False
+    newest: asyncio.Future[list[Result]] | None = None
+    """The submission that was queued last."""
     unsettled: dict[str, MarketUnits] = field(default_factory=dict)
     """Scales of orders, by client order id, that were submitted here and may not be applied here yet."""
 
@@ -104,16 +106,17 @@ class Sessions:
     # --- what other instances do ---
 
     def frame(self, committed: Committed) -> None:
-        """See what becomes of sessions that are connected here: attached elsewhere, or ended."""
-        if not self._connections:
-            return
+        """See what becomes of sessions: of those connected here, whether they are attached elsewhere, or ended."""
         sequence = committed.first_sequence
         for events in committed.events:
             for event in events:
                 if event[E_KIND] == SESSION_CHANGED:
-                    connection = self._connections.get((event[SC_ACCOUNT], event[SC_SESSION]))
+                    key = (event[SC_ACCOUNT], event[SC_SESSION])
+                    connection = self._connections.get(key)
                     if connection is not None:
                         self._session_changed(connection, event[SC_STATE], sequence)
+                    elif event[SC_STATE] == SESSION_ATTACHED:
+                        self._attendance.attached_elsewhere(key)
             sequence += 1
 
     def reset(self) -> None:
@@ -277,7 +280,7 @@ class Sessions:
                     command = requests.cancel(item.cancel, account, session, number)
                 elif kind in {"replace", "reduce"}:
                     if pending:
-                        taken.parts.append(desk.enqueue(pending))
+                        self._enqueue(pending, taken, connection)
                         pending = []
                     desk.seat.apply_now()
                     command = await self._change(item, connection, number)
@@ -296,8 +299,18 @@ class Sessions:
                 taken.slots.append(error)
             number += 1
         if pending:
-            taken.parts.append(desk.enqueue(pending))
+            self._enqueue(pending, taken, connection)
         return taken
+
+    def _enqueue(self, commands: list[Command], batch: _Batch, connection: _Connection) -> None:
+        """Queue commands of a batch. Raises ServiceError where what came before them has failed: applied without it, they
+        would forbid its numbers for ever.
+        """
+        before = connection.newest
+        if before is not None and before.done() and (before.cancelled() or before.exception() is not None):
+            raise ServiceError(ErrorReason.JOURNAL_UNAVAILABLE, "what came before is of unknown outcome")
+        connection.newest = self._desk.enqueue(commands)
+        batch.parts.append(connection.newest)
 
     async def _change(self, item: pb.SessionCommand, connection: _Connection, number: int) -> Command:
         account, session = connection.key
@@ -313,7 +326,9 @@ class Sessions:
     async def _responses(self, connection: _Connection) -> AsyncIterator[pb.OrderSessionResponse]:
         while True:
             try:
-                item = await asyncio.wait_for(connection.outbox.get(), HEARTBEAT_S)
+                # Not `wait_for`: Python 3.11's may lose what comes as the time runs out, and a cancellation too.
+                async with asyncio.timeout(HEARTBEAT_S):
+                    item = await connection.outbox.get()
             except TimeoutError:
                 yield self._heartbeat()
                 continue
