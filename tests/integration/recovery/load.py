@@ -80,6 +80,7 @@ class Load:
     failures: dict[str, int] = field(default_factory=dict)
     answered: int = 0
     answered_in_session: int = 0
+    read_back: int = 0
     opened: list[OrderSession] = field(default_factory=list)
     credited: int = 0
     killed_at: float = 0.0
@@ -190,7 +191,16 @@ class Load:
                     mine.append(name)
                     asked = self._place(account, name, rng)
                 await self._ask(asked, exchange)
+                if self.patient and asked.placed and choice > 0.9:
+                    await self._read_back(asked, exchange)
                 await asyncio.sleep(self.pause_s)
+
+    async def _read_back(self, asked: Asked, exchange: ExchangeClient) -> None:
+        """Who wrote reads what was written, whichever instance answers."""
+        if asked.told is not None and asked.told.order_id:
+            order = await exchange.get_order(asked.told.order_id)
+            assert order.client_order_id == asked.name
+            self.read_back += 1
 
     async def _credits(self) -> None:
         async with self._client() as exchange:
