@@ -7,6 +7,7 @@ folder, so that `pincex restart` starts the newer one.
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 ENGINES = 3
 SEED = 20_251
+LONGEST_WAIT_S = 3.0
 OLDER = "PINCEX_MAX_RULES=1\n"
 
 
@@ -90,11 +92,13 @@ async def test_an_upgrade_under_load_shows_no_error_and_then_activates_newer_rul
 
     # The next build.
     settings(stack.home).write_text("")
+    began = time.monotonic()
     restarted = await pincex(stack, "restart", "trading-engine")
     assert restarted.returncode == 0, restarted.stdout + restarted.stderr
     assert len(restarted.stdout.splitlines()) == ENGINES
     assert "(leader)" in restarted.stdout.splitlines()[-1]
     await answers_go_on(load)
+    assert load.longest_wait(began, time.monotonic()) < LONGEST_WAIT_S
     assert await supported(exchange, ENGINES) == {f"trading-engine-{number}": 2 for number in (1, 2, 3)}
 
     # One of the older build is among them again.
