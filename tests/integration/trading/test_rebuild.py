@@ -78,7 +78,7 @@ def lose_an_order(engine: Engine, order_id: int) -> None:
     from exchange.trading.core import book
 
     order = engine.state.orders[order_id]
-    book.remove(order.market.bids, order)
+    book.remove(order)
 
 
 def grow_an_order(engine: Engine, order_id: int) -> None:
@@ -89,7 +89,7 @@ def move_an_order(engine: Engine, order_id: int) -> None:
     from exchange.trading.core import book
 
     order = engine.state.orders[order_id]
-    book.remove(order.market.bids, order)
+    book.remove(order)
     book.rest(order.market.bids, order)
 
 
@@ -97,7 +97,7 @@ def cross_the_book(engine: Engine, order_id: int) -> None:
     from exchange.trading.core import book
 
     order = engine.state.orders[order_id]
-    book.remove(order.market.bids, order)
+    book.remove(order)
     order.price = 6_000_000
     book.rest(order.market.bids, order)
 

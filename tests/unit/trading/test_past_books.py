@@ -78,7 +78,7 @@ async def test_the_book_at_every_sequence_is_that_of_a_replay_to_it(history, see
             assert from_line(to_line(found)) == found, "as a child would have told it"
             modes.add(found.mode)
     assert modes == {OPEN, CANCEL_ONLY, HALTED}
-    assert max(view.bids.level_count for view in expected.values() if view) > 1
+    assert any(view.bids.level_count or view.asks.level_count for view in expected.values() if view)
 
 
 async def test_sequences_that_are_not_there_are_refused_with_what_is():
