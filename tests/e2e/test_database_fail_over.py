@@ -98,6 +98,8 @@ def test_the_choice_is_kept_and_the_urls_lead_to_the_server_that_writes(stack: E
     port = stack.instance(roles(stack)["primary"])["ports"]["postgres"]
     assert writer(stack.database_url) == writer(stack.admin_database_url) == port
     assert stack.folder.command("scale", "postgres=1").returncode == 1
+    restarted = stack.folder.command("restart", "postgres")
+    assert (restarted.returncode, "looked after by its own controller" in restarted.stderr) == (1, True)
     shown = stack.folder.command("status").stdout
     assert "postgres-1 is the primary (epoch 1), its standby is in_sync" in shown
 
