@@ -135,5 +135,4 @@ FAULTS: dict[str, Strike] = {
     "kill PostgreSQL": _killing("postgres", "primary"),
     "stop PostgreSQL": _stopping("postgres", "primary"),
 }
-DATABASE_FAULTS = frozenset({"kill PostgreSQL", "stop PostgreSQL"})
 FOLLOWER_FAULTS = frozenset({"kill a follower", "stop a follower", "restart a follower"})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.chaos.faults import DATABASE_FAULTS, FAULTS, FOLLOWER_FAULTS, Zoo
+from tests.chaos.faults import FAULTS, FOLLOWER_FAULTS, Zoo
 from tests.chaos.streams import Counts, Streams
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.edge import AtTheEdge
@@ -17,7 +17,9 @@ from tests.integration.recovery.load import SESSION_ACCOUNT, Load
 from tests.integration.recovery.proof import Proved, prove
 
 SHARE_OF_PAIRS = 0.25
-"""How often a second fault strikes while the first one is not over."""
+"""How often a second fault strikes at the same time."""
+
+SECOND_FAULTS = ("kill the leader", "kill a follower", "restart the leader")
 
 HEAL_DEADLINE_S = 90.0
 QUIET_S = 1.0
@@ -34,18 +36,18 @@ class Options:
     pause_s: float = 0.03
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Struck:
     """One fault: when it began, in seconds from the start; how long until all was well again, and the longest that any
-    caller waited for an answer meanwhile.
+    caller waited for an answer meanwhile. `paired`: another struck at the same time.
     """
 
     kind: str
+    target: str
     at_s: float
-    target: str = ""
-    healed_after_s: float = 0.0
-    longest_wait_s: float = 0.0
-    paired: bool = False
+    healed_after_s: float
+    longest_wait_s: float
+    paired: bool
 
 
 @dataclass(slots=True)
@@ -103,33 +105,29 @@ async def _strike_on(zoo: Zoo, load: Load, streams: Streams, outcome: Outcome, s
     began = time.monotonic()
     kinds: list[str] = []
     while time.monotonic() - began < outcome.options.seconds:
-        kind = _next_kind(zoo, kinds)
-        round_ = [Struck(kind, time.monotonic() - began)]
-        strikes = [FAULTS[kind](zoo)]
-        if zoo.rng.random() < SHARE_OF_PAIRS and kind not in DATABASE_FAULTS | {"scale"}:
-            other = zoo.rng.choice(["kill the leader", "kill a follower", "restart the leader"])
-            if zoo.engines > 2:
-                round_.append(Struck(other, time.monotonic() - began, paired=True))
-                strikes.append(FAULTS[other](zoo))
         struck_at = time.monotonic()
-        targets = await asyncio.gather(*strikes)
+        chosen = _next_kinds(zoo, kinds)
+        targets = await asyncio.gather(*(FAULTS[kind](zoo) for kind in chosen))
         await until(zoo.healed, HEAL_DEADLINE_S)
-        answered = load.answered
-        await until(partial(_answers, load, streams, answered))
+        await until(partial(_answers, load, streams, load.answered))
         now = time.monotonic()
-        for one, target in zip(round_, targets, strict=True):
-            one.target, one.healed_after_s = target, now - struck_at
-            one.longest_wait_s = load.longest_wait(struck_at, now)
+        for kind, target in zip(chosen, targets, strict=True):
+            wait_s = load.longest_wait(struck_at, now)
+            one = Struck(kind, target, struck_at - began, now - struck_at, wait_s, paired=len(chosen) > 1)
+            outcome.struck.append(one)
             say(describe(one))
-        outcome.struck += round_
         await asyncio.sleep(zoo.rng.uniform(0.0, QUIET_S))
 
 
-def _next_kind(zoo: Zoo, kinds: list[str]) -> str:
+def _next_kinds(zoo: Zoo, kinds: list[str]) -> list[str]:
+    """The next fault, at times with another at the same moment."""
     if not kinds:
         kinds += [kind for kind in FAULTS if zoo.engines > 1 or kind not in FOLLOWER_FAULTS]
         zoo.rng.shuffle(kinds)
-    return kinds.pop()
+    kind = kinds.pop()
+    if zoo.engines > 2 and kind != "scale" and zoo.rng.random() < SHARE_OF_PAIRS:
+        return [kind, zoo.rng.choice(SECOND_FAULTS)]
+    return [kind]
 
 
 def _answers(load: Load, streams: Streams, answered: int) -> bool:
@@ -154,7 +152,7 @@ async def _judge(exchange: AtTheEdge, load: Load, streams: Streams, outcome: Out
 
 def describe(one: Struck) -> str:
     """A line about one fault."""
-    also = "+ " if one.paired else ""
+    also = "(of two) " if one.paired else ""
     return (
         f"{one.at_s:6.1f} s  {also}{one.kind}: {one.target}; longest wait {one.longest_wait_s:.2f} s, "
         f"all well after {one.healed_after_s:.1f} s"

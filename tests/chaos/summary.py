@@ -6,6 +6,8 @@ from collections import defaultdict
 
 from tests.chaos.monkey import Outcome
 
+TOGETHER = "of two:"
+
 
 def share(ordered: list[float], of_all: float) -> float:
     """The value below which that share of the sorted values lies."""
@@ -13,18 +15,20 @@ def share(ordered: list[float], of_all: float) -> float:
 
 
 def waits_by_kind(outcome: Outcome) -> dict[str, list[float]]:
-    """The longest wait of any caller at each fault, sorted, in seconds."""
+    """The longest wait of any caller at each fault, sorted, in seconds. Where two struck together nobody knows whose wait it
+    was.
+    """
     waits: defaultdict[str, list[float]] = defaultdict(list)
     for one in outcome.struck:
-        waits[one.kind].append(one.longest_wait_s)
+        waits[f"{TOGETHER} {one.kind}" if one.paired else one.kind].append(one.longest_wait_s)
     return {kind: sorted(seconds) for kind, seconds in sorted(waits.items())}
 
 
 def table(outcome: Outcome) -> list[str]:
     """One line a kind of fault: how often, and how long callers waited."""
-    lines = [f"{'fault':20} times     p50     p99     max   longest wait of any caller, s"]
+    lines = [f"{'fault':27} times     p50     p99     max   longest wait of any caller, s"]
     for kind, waits in waits_by_kind(outcome).items():
-        lines.append(f"{kind:20} {len(waits):5} {share(waits, 0.5):7.2f} {share(waits, 0.99):7.2f} {waits[-1]:7.2f}")
+        lines.append(f"{kind:27} {len(waits):5} {share(waits, 0.5):7.2f} {share(waits, 0.99):7.2f} {waits[-1]:7.2f}")
     return lines
 
 
