@@ -131,11 +131,11 @@ class Load:
         return [asked for asked in self.asked if asked.told is None]
 
     def longest_wait(self, since: float, until: float) -> float:
-        """The longest time that anybody waited for an answer that was due between two moments, both monotonic; 0 for none.
-        What has no answer yet counts up to `until`.
+        """The longest time that anybody waited for an answer between two moments, both monotonic; 0 for nobody. What was waited
+        before the first one is not its fault; what has no answer yet counts up to the second.
         """
         waits = [
-            (asked.told_at or until) - asked.asked_at
+            (asked.told_at or until) - max(asked.asked_at, since)
             for asked in self.asked
             if asked.asked_at <= until and (asked.told_at == 0.0 or asked.told_at >= since)
         ]
