@@ -48,20 +48,17 @@ def end_leftovers(home: Path) -> int:
 
 
 async def supervise(config: StackConfig, options: UpOptions, report: Callable[[dict[str, object]], None]) -> None:
-    """Runs the exchange until SIGTERM, SIGINT or the command `stop`. Raises StackError if it does not start.
+    """Runs the exchange until SIGTERM, SIGINT or the command `stop`; once a process. Raises StackError if it does not start.
 
     `report` gets `{"event": "instance", ...}` for each change, `{"event": "database", ...}` for what happens to a pair of
     databases, and `{"event": "up", "status": ...}` once all is healthy.
     """
     make_home(config.home)
-    lock = await _lock(config.home)
-    if lock is None:
+    # Held until this process ends: who finds it free, as `pincex down` does, finds no process of this folder.
+    if await _lock(config.home) is None:
         raise StackError(f"an exchange runs with the data folder {config.home} already")
-    try:
-        end_leftovers(config.home)
-        await _supervise_locked(config, options, report)
-    finally:
-        os.close(lock)
+    end_leftovers(config.home)
+    await _supervise_locked(config, options, report)
 
 
 async def _lock(home: Path) -> int | None:
