@@ -33,7 +33,7 @@ class Options:
     seconds: float
     seed: int
     engines: int = 3
-    pause_s: float = 0.03
+    pause_s: float = 0.05
 
 
 @dataclass(frozen=True, slots=True)

@@ -142,9 +142,7 @@ async def test_scaling_to_six_engines_and_back_shows_no_error_to_anybody(seed: i
 
 async def test_ten_minutes_of_chaos_break_no_promise(repository: Path) -> None:
     with edge("--standby") as exchange:
-        outcome = await run(
-            exchange, Options(CHAOS_SECONDS, CHAOS_SEED, ENGINES, PAUSE_S), lambda line: print(line, flush=True)
-        )
+        outcome = await run(exchange, Options(CHAOS_SECONDS, CHAOS_SEED, ENGINES), lambda line: print(line, flush=True))
     facts = {
         "command": f"`bash scripts/chaos_monkey.sh --seconds {CHAOS_SECONDS:.0f} --seed {CHAOS_SEED} --standby`",
         "faults": len(outcome.struck),
