@@ -28,6 +28,9 @@ COVERAGE_GATE ?= 90
 CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange/domain/*.py)
 PACKAGES := $(wildcard services/*/__init__.py clients/python/*/__init__.py)
 PYTEST := $(BIN)/python -m pytest
+# Two workers, whole files: many tests wait for processes, and those of a file may share what it starts.
+WORKERS ?= 2
+PARALLEL := -n $(WORKERS) --dist loadfile
 
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
 MAY_BE_EMPTY := || [ $$? -eq 5 ]
@@ -54,6 +57,7 @@ $(STAMPS)/dependencies: requirements/dev.txt
 $(STAMPS)/project: pyproject.toml setup.py $(PACKAGES) $(STAMPS)/dependencies
 	PINCEX_SKIP_COMPILE=1 PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	  --root-user-action=ignore --no-deps --no-build-isolation --editable .
+	$(BIN)/python -m scripts.proto --link
 	@touch $@
 
 # The compiled core is optional: setup.py says why where it cannot be built, and the .py files run.
@@ -80,10 +84,10 @@ status: install
 # The suites of the core run twice, compiled and interpreted. The large run comes last: its closing line
 # is the one that counts.
 test: test-core
-	$(PYTEST) -m "not long and not bench" $(ARGS)
+	$(PYTEST) $(PARALLEL) -m "not long and not bench" $(ARGS)
 
 test-core: install
-	PINCEX_PURE=1 $(PYTEST) -m "core and not long and not bench" $(ARGS) $(MAY_BE_EMPTY)
+	PINCEX_PURE=1 $(PYTEST) $(PARALLEL) -m "core and not long and not bench" $(ARGS) $(MAY_BE_EMPTY)
 
 test-long: install
 	$(PYTEST) -m "long" --timeout=3600 $(ARGS)
@@ -98,8 +102,8 @@ sim: install
 # Compiled code cannot be traced, so the core's coverage comes from its interpreted run.
 coverage: install
 	@rm -f .coverage .coverage.*
-	PINCEX_PURE=1 $(PYTEST) -m "core and not long and not bench" --cov --cov-report= $(ARGS) $(MAY_BE_EMPTY)
-	$(PYTEST) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
+	PINCEX_PURE=1 $(PYTEST) $(PARALLEL) -m "core and not long and not bench" --cov --cov-report= $(ARGS) $(MAY_BE_EMPTY)
+	$(PYTEST) $(PARALLEL) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
 	$(BIN)/python -m scripts.coverage_gate $(COVERAGE_GATE)
 
 bench: install

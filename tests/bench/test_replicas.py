@@ -87,7 +87,7 @@ def test_three_replicas_beside_one(report: Report) -> None:
 
             async def load(found: list[EngineProcess] = found, name: str = name) -> None:
                 await prepare(found[0].ops_target)
-                figures = await throughput(found, report, title, name)
+                figures = await throughput(found, report, title, name.replace(" ", "-"))
                 report.keep(f"replicas_{len(found)}", figures)
 
             measure(load)

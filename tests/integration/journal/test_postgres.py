@@ -9,21 +9,19 @@ import asyncpg
 import psycopg
 import pytest
 
-pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
-
-from exchange.trading.journal import postgres_reader  # noqa: E402
-from exchange.trading.journal.contract import (  # noqa: E402
+from exchange.trading.journal import postgres_reader
+from exchange.trading.journal.contract import (
     Fenced,
     JournalCorrupt,
     JournalError,
     JournalUnavailable,
 )
-from exchange.trading.journal.postgres import PostgresJournal  # noqa: E402
-from exchange.trading.journal.postgres_lease import PostgresLease  # noqa: E402
-from tests.integration.journal.waiting import DEADLINE_S, until  # noqa: E402
-from tests.postgres_fixture import Database, PostgresServer  # noqa: E402
-from tests.unit.journal.contract_suite import WholeContract, everything, filled  # noqa: E402
-from tests.unit.journal.frames import chain, next_frame, snapshot_at  # noqa: E402
+from exchange.trading.journal.postgres import PostgresJournal
+from exchange.trading.journal.postgres_lease import PostgresLease
+from tests.integration.journal.waiting import DEADLINE_S, until
+from tests.postgres_fixture import Database, PostgresServer
+from tests.unit.journal.contract_suite import WholeContract, everything, filled
+from tests.unit.journal.frames import chain, next_frame, snapshot_at
 
 
 class PostgresWorld:

@@ -7,7 +7,7 @@ import json
 import shutil
 import signal
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
@@ -34,6 +34,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Three looks at a standby that hangs, each as long as a look may take, and the reload.
 COMMITS_BLOCK_S = 3.0
+ANSWER_DEADLINE_S = 20.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -84,14 +85,25 @@ async def kept(pair: RunningPair) -> list[int]:
 
 
 async def accepting_writes(pair: RunningPair) -> list[int]:
-    """The numbers of the servers that say they are a primary."""
-    found = []
-    for number in NUMBERS:
-        connection = await asyncpg.connect(pair.cluster.nodes[number].url(ADMIN))
-        if not await connection.fetchval("SELECT pg_is_in_recovery()"):
-            found.append(number)
-        await connection.close()
-    return found
+    """The numbers of the servers that say they are a primary, once both answer: one may just have been started."""
+    question = "SELECT pg_is_in_recovery()"
+    return [
+        number for number in NUMBERS if not await eventually_asked(pair.cluster.nodes[number].url(ADMIN), question)
+    ]
+
+
+async def eventually_asked(url: str, question: str) -> Any:
+    """The answer of a server, which may not take connections for a moment yet."""
+    async with asyncio.timeout(ANSWER_DEADLINE_S):
+        while True:
+            try:
+                connection = await asyncpg.connect(url)
+                try:
+                    return await connection.fetchval(question)
+                finally:
+                    await connection.close()
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+                await asyncio.sleep(0.02)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -13,10 +13,10 @@ import pytest
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import C_SESSION, Command
 from exchange.trading.core.events import Result
-from exchange.trading.journal.contract import JournalCorrupt
+from exchange.trading.journal.contract import GENESIS_HASH, JournalCorrupt
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease
 from exchange.trading.replication.follower import Follower
-from exchange.trading.replication.messages import Status
+from exchange.trading.replication.messages import FollowerHello, Status
 from exchange.trading.seat import Overloaded, Stalled
 from exchange.trading.sequencer import Sequencer, SequencerLimits
 from exchange.trading.service.replica_link import KEY_METADATA, link_key
@@ -399,7 +399,8 @@ async def test_a_leader_that_was_deposed_in_its_sleep_discards_what_was_not_dura
     await eventually(lambda: three[0].engine.state.markets[0].bids.orders == 1, "its core has the order")
     three[0].store.expires_at = 0.0
     await eventually(lambda: any(one.app.desk.sequencer for one in three[1:]), "another leads")
-    order = await three[1].demo.buy("0.01", "40000")
+    # With an id: this instance may have sent it to the leader that sleeps.
+    order = await three[1].demo.buy("0.01", "40000", client_order_id="meanwhile")
     asleep.set()
 
     assert (await lost).reason == "JOURNAL_UNAVAILABLE", "the outcome is unknown, and its id tells"
@@ -407,6 +408,19 @@ async def test_a_leader_that_was_deposed_in_its_sleep_discards_what_was_not_dura
     assert [one.order_id for one in await three[0].demo.listed()] == [order.order_id]
     assert (await three[0].demo.buy("0.02", "40000", client_order_id="not-durable")).order_id
     assert (await compared(three[0])).identical
+
+
+async def test_an_instance_that_links_anew_is_one_instance(three: list[Exchange]) -> None:
+    """Its older connection may have died without a word, and be there for long."""
+    replica = three[0].app.replica
+    assert replica is not None
+    links = replica.downlinks
+    assert links is not None
+    await eventually(lambda: links_of(three[0]) == 2, "both follow")
+    mute = next(link for link in links.links if link.replica.instance == "two")
+    again = links.open(FollowerHello(mute.replica, links.sequencer.epoch, 1, GENESIS_HASH, ()))
+    assert [one.instance for one in links.replicas()].count("two") == 1
+    links.gone(again)
 
 
 # --- who may link ---

@@ -5,12 +5,10 @@ from typing import Any
 
 import pytest
 
-pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
-
-from exchange.trading.journal.contract import BelowFloor  # noqa: E402
-from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore  # noqa: E402
-from tests.unit.journal.contract_suite import WholeContract, everything, filled  # noqa: E402
-from tests.unit.journal.frames import chain, snapshot_at  # noqa: E402
+from exchange.trading.journal.contract import BelowFloor
+from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore
+from tests.unit.journal.contract_suite import WholeContract, everything, filled
+from tests.unit.journal.frames import chain, snapshot_at
 
 
 class MemoryWorld:

@@ -290,6 +290,11 @@ class Downlinks:
         first = frames[0].first_sequence if frames else self.sequencer.committed_sequence + 1
         link.greet(LeaderHello(self._me.instance, self.sequencer.epoch, first), frames)
         self._links[link.number] = link
+        for older in [one for one in self._links.values() if one.replica.instance == link.replica.instance]:
+            if older is not link:
+                # Its connection died and nobody has heard of it yet: an instance has one link.
+                older.close()
+                self.gone(older)
         _LOG.info("a follower has linked", follower=hello.replica.instance, from_sequence=hello.from_sequence)
         self._tell()
         return link
