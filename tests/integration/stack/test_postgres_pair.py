@@ -87,9 +87,7 @@ async def kept(pair: RunningPair) -> list[int]:
 async def accepting_writes(pair: RunningPair) -> list[int]:
     """The numbers of the servers that say they are a primary, once both answer: one may just have been started."""
     question = "SELECT pg_is_in_recovery()"
-    return [
-        number for number in NUMBERS if not await eventually_asked(pair.cluster.nodes[number].url(ADMIN), question)
-    ]
+    return [number for number in NUMBERS if not await eventually_asked(pair.cluster.nodes[number].url(ADMIN), question)]
 
 
 async def eventually_asked(url: str, question: str) -> Any:
