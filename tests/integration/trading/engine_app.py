@@ -262,6 +262,19 @@ class Exchange:
         await asyncio.wait_for(asyncio.shield(self.running), DEADLINE_S)
 
 
+def hold_appends(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """No journal in memory answers any more until the event is set."""
+    release = asyncio.Event()
+    append = MemoryJournal.append
+
+    async def held(journal: MemoryJournal, frame: Any) -> None:
+        await release.wait()
+        await append(journal, frame)
+
+    monkeypatch.setattr(MemoryJournal, "append", held)
+    return release
+
+
 ENVIRONMENT = {
     "PINCEX_MEMORY": "1",
     "PINCEX_PROFILE": "development",

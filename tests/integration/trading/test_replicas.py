@@ -23,7 +23,15 @@ from exchange.trading.service.replica_link import KEY_METADATA, link_key
 from pincex.journal.v1 import replica_service_pb2 as replica_pb
 from pincex.journal.v1 import replica_service_pb2_grpc
 from pincex.trading.v1 import admin_service_pb2, market_service_pb2, order_service_pb2
-from tests.integration.trading.engine_app import Exchange, Stream, eventually, refusal_of, refused, running_exchange
+from tests.integration.trading.engine_app import (
+    Exchange,
+    Stream,
+    eventually,
+    hold_appends,
+    refusal_of,
+    refused,
+    running_exchange,
+)
 from tests.integration.trading.session_client import Session, buying, reducing, replacing, seconds
 
 RESTING = buying("0.01", "40000")
@@ -152,13 +160,7 @@ async def test_an_id_counts_once_wherever_it_is_sent(three: list[Exchange]) -> N
 async def test_the_queue_is_the_leader_s_wherever_it_is_asked_for(
     three: list[Exchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release, append = asyncio.Event(), MemoryJournal.append
-
-    async def held(journal: MemoryJournal, frame: object) -> None:
-        await release.wait()
-        await append(journal, frame)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(MemoryJournal, "append", held)
+    release = hold_appends(monkeypatch)
     placing = [asyncio.create_task(three[0].demo.buy("0.01", "40000")) for _ in range(3)]
 
     async def is_everywhere(depth: int) -> None:
@@ -336,17 +338,12 @@ async def test_a_hand_over_that_must_be_refused_leaves_all_as_it_was(
     three: list[Exchange], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal does not answer, and the core is ahead of it: no follower may go on from there."""
-    release, append = asyncio.Event(), MemoryJournal.append
-
-    async def held(journal: MemoryJournal, frame: object) -> None:
-        await release.wait()
-        await append(journal, frame)  # type: ignore[arg-type]
 
     async def stalled(_sequencer: Sequencer) -> None:
         raise Stalled
 
     await eventually(lambda: links_of(three[0]) == 2, "all others follow it")
-    monkeypatch.setattr(MemoryJournal, "append", held)
+    release = hold_appends(monkeypatch)
     monkeypatch.setattr(Sequencer, "drain", stalled)
     before = asyncio.create_task(three[0].demo.buy("0.01", "40000"))
     await eventually(lambda: three[0].engine.state.markets[0].bids.orders == 1, "the core is ahead")

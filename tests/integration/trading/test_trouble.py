@@ -14,23 +14,10 @@ from exchange.trading.sequencer import SequencerLimits
 from exchange.trading.service.desk import Desk
 from pincex.trading.v1 import account_service_pb2, health_service_pb2, market_service_pb2
 from pincex.trading.v1 import order_service_pb2 as orders_pb
-from tests.integration.trading.engine_app import Exchange, eventually, refused
+from tests.integration.trading.engine_app import Exchange, eventually, hold_appends, refused
 from tests.integration.trading.session_client import Session, buying, replacing, seconds
 
 RESTING = buying("0.01", "40000")
-
-
-async def hold_appends(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
-    """The journal answers no more until the event is set."""
-    release = asyncio.Event()
-    append = MemoryJournal.append
-
-    async def held(journal: MemoryJournal, frame: Any) -> None:
-        await release.wait()
-        await append(journal, frame)
-
-    monkeypatch.setattr(MemoryJournal, "append", held)
-    return release
 
 
 # --- overload ---
@@ -82,7 +69,7 @@ async def test_a_stalled_journal_refuses_at_once_and_nothing_was_done(
 async def test_an_order_whose_commit_is_not_known_says_so_and_is_asked_for_again(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = await hold_appends(exchange, monkeypatch)
+    release = hold_appends(monkeypatch)
     placing = asyncio.create_task(refused(exchange.demo.buy("1", "40000", client_order_id="mine")))
     await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
     release.set()
@@ -98,7 +85,7 @@ async def test_an_order_whose_commit_is_not_known_says_so_and_is_asked_for_again
 async def test_no_read_shows_what_is_not_durable(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    release = await hold_appends(exchange, monkeypatch)
+    release = hold_appends(monkeypatch)
     demo = exchange.demo
     placing = asyncio.create_task(demo.buy("1", "40000", client_order_id="mine"))
     await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
@@ -234,7 +221,7 @@ async def test_an_expiry_of_a_session_that_is_gone_already_is_no_trouble(exchang
 async def test_a_book_stream_begun_on_what_never_became_durable_is_refused(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = await hold_appends(exchange, monkeypatch)
+    release = hold_appends(monkeypatch)
     placing = asyncio.create_task(refused(exchange.demo.buy("1", "40000")))
     await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
     book = market_service_pb2.StreamOrderBookRequest(symbol="BTCUSD")
