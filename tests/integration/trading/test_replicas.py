@@ -234,6 +234,21 @@ async def test_an_order_is_changed_by_the_batch_that_placed_it_through_a_followe
     assert reduced.open_quantity == "0.75000"
 
 
+async def test_an_order_that_waits_for_the_next_leader_can_be_changed_meanwhile(three: list[Exchange]) -> None:
+    """While leadership is handed over nobody has applied it: that is no reason to say that there is none."""
+    session = await Session.open(three[0].demo)
+    await session.run(1, RESTING)
+    three[0].sequencer.pause()
+    await session.send(2, buying("1", "40000", client_order_id="a"))
+    await session.send(3, replacing(client_order_id="a", price="39000", quantity="1"))
+    connection = three[0].app.sessions._connections["demo", "s"]
+    await eventually(lambda: connection.expected == 4, "both batches are taken")
+    three[0].sequencer.resume()
+    for number in (2, 3):
+        found = await session.results()
+        assert (found.first_number, [one.reason for one in found.results]) == (number, [0])
+
+
 async def test_a_session_that_attaches_to_another_instance_is_taken_over_there(three: list[Exchange]) -> None:
     first = await Session.open(three[1].demo)
     await first.run(1, RESTING)

@@ -79,8 +79,14 @@ class _Connection:
     closed_by_client: bool = False
     newest: asyncio.Future[list[Result]] | None = None
     """The submission that was queued last."""
-    unsettled: dict[str, MarketUnits] = field(default_factory=dict)
-    """Scales of orders, by client order id, that were submitted here and may not be applied here yet."""
+    unsettled: dict[str, MarketUnits | None] = field(default_factory=dict)
+    """Scales of orders, by client order id, that were submitted here and have no result yet; None: of two markets."""
+
+    def note_unsettled(self, client_order_id: str, units: MarketUnits) -> None:
+        """An order was submitted."""
+        known = self.unsettled.setdefault(client_order_id, units)
+        if known is not units:
+            self.unsettled[client_order_id] = None
 
     @property
     def key(self) -> Key:
@@ -253,8 +259,8 @@ class Sessions:
         await connection.outbox.put(taken)
 
     async def _submit(self, batch: pb.CommandBatch, connection: _Connection) -> _Batch:
-        """Queue the commands of a batch. A change to an order that came just before it needs that order's market: what
-        came before is submitted and applied first then.
+        """Queue the commands of a batch. A change needs the scales of its order's market. Those of orders that this
+        connection has placed are known, though nobody may have applied them yet: leadership may change in between.
         """
         desk = self._desk
         account, session = connection.key
@@ -273,8 +279,8 @@ class Sessions:
                         units = (await desk.find(lambda symbol=symbol: desk.market(symbol)))[1]  # type: ignore[misc]
                         scales[symbol] = units
                     command = requests.place(place, units, account, session, number)
-                    if place.client_order_id and desk.sequencer is None:
-                        connection.unsettled[place.client_order_id] = units
+                    if place.client_order_id:
+                        connection.note_unsettled(place.client_order_id, units)
                         taken.unsettled.append(place.client_order_id)
                 elif kind == "cancel":
                     command = requests.cancel(item.cancel, account, session, number)
@@ -282,8 +288,9 @@ class Sessions:
                     if pending:
                         self._enqueue(pending, taken, connection)
                         pending = []
-                    desk.seat.apply_now()
-                    command = await self._change(item, connection, number)
+                    change = item.replace if kind == "replace" else item.reduce
+                    units = await self._units_of(change, connection)
+                    command = _changed(change, units, connection, number)
                 elif kind == "cancel_all":
                     symbol = item.cancel_all.symbol
                     market = desk.market(symbol)[0].index if symbol else -1
@@ -312,16 +319,20 @@ class Sessions:
         connection.newest = self._desk.enqueue(commands)
         batch.parts.append(connection.newest)
 
-    async def _change(self, item: pb.SessionCommand, connection: _Connection, number: int) -> Command:
-        account, session = connection.key
-        change = item.replace if item.WhichOneof("command") == "replace" else item.reduce
-        # A follower forwards an order before it knows it.
-        units = connection.unsettled.get(change.client_order_id) if not change.order_id else None
-        if units is None:
-            units = await self._desk.find(lambda: units_of_order(self._desk, account, change))
-        if isinstance(change, order_commands_pb2.ReplaceOrderRequest):
-            return requests.replace(change, units, account, session, number)
-        return requests.reduce(change, units, account, session, number)
+    async def _units_of(self, change: requests.Changing, connection: _Connection) -> MarketUnits:
+        """The scales of the order that a change names: of one that is known, else of one that this connection has placed
+        and nobody may have applied yet, for it was forwarded, or leadership changes. Raises ServiceError ORDER_NOT_FOUND.
+        """
+        desk = self._desk
+        desk.seat.apply_now()
+        try:
+            return await desk.find(lambda: units_of_order(desk, connection.account, change))
+        except ServiceError as error:
+            # Only after the core was asked: the id may be that of an older order in another market.
+            units = connection.unsettled.get(change.client_order_id) if not change.order_id else None
+            if units is None or error.reason not in (ErrorReason.ORDER_NOT_FOUND, ErrorReason.NOT_READY):
+                raise
+            return units
 
     async def _responses(self, connection: _Connection) -> AsyncIterator[pb.OrderSessionResponse]:
         while True:
@@ -389,6 +400,14 @@ class Sessions:
         connection = self._connections.get(key)
         if connection is not None:
             self._end(connection, ServiceError(ErrorReason.SESSION_NOT_FOUND, "the dead-man timer ran out"))
+
+
+def _changed(change: requests.Changing, units: MarketUnits, connection: _Connection, number: int) -> Command:
+    account, session = connection.key
+    if isinstance(change, order_commands_pb2.ReplaceOrderRequest):
+        return requests.replace(change, units, account, session, number)
+    assert isinstance(change, order_commands_pb2.ReduceOrderRequest)
+    return requests.reduce(change, units, account, session, number)
 
 
 def _seconds(request: pb.OpenSession, name: str, least: float, most: float, default: float) -> float:
