@@ -7,8 +7,6 @@ import signal
 import time
 from collections.abc import Callable
 
-import pytest
-
 from exchange.trading import recovery
 from exchange.trading.journal.postgres import PostgresJournal
 from pincex_client import ExchangeClient, ExchangeError, Order
@@ -35,23 +33,19 @@ async def test_a_frozen_leader_wakes_up_deposed(database: Database, free_port: C
             sent = asyncio.create_task(place(asks_a, "from-a"))
             await asyncio.sleep(0)
             a.process.send_signal(signal.SIGCONT)
-            with pytest.raises(ExchangeError) as caught:
-                await sent
-            assert caught.value.transient
-            await until(lambda: not a.ready())
-            with pytest.raises(ExchangeError) as caught:
-                await asks_a.get_order(client_order_id="first")
-            assert caught.value.reason == "NOT_READY"
-            with pytest.raises(ExchangeError) as caught:
-                await asks_b.get_order(client_order_id="from-a")
-            assert caught.value.reason == "ORDER_NOT_FOUND"
-            assert await b.terminate() == 0
-            released_at = time.monotonic()
+            # It went into a frame that was fenced; or the lease was seen to be lost first, and it was forwarded.
+            (answered,) = await asyncio.gather(sent, return_exceptions=True)
+            assert isinstance(answered, Order) or (isinstance(answered, ExchangeError) and answered.transient)
             await until(a.ready)
-            print(f"the first one leads {time.monotonic() - released_at:.2f} s after the second stopped")
-        assert (await asks_a.get_order(client_order_id="from-b")).order_id == from_b.order_id
-        again = await place(asks_a, "from-a")
-        assert int(again.order_id) > int(from_b.order_id)
+            assert (await asks_a.get_order(client_order_id="from-b")).order_id == from_b.order_id
+            async with a.client() as patient:
+                again = await place(patient, "from-a")
+            assert int(again.order_id) > int(from_b.order_id)
+            assert not isinstance(answered, Order) or answered.order_id == again.order_id
+            assert (await asks_b.get_order(client_order_id="from-a")).order_id == again.order_id
+            assert await b.terminate() == 0
+        async with a.client() as patient:
+            await place(patient, "alone")
         await check_journal(a)
 
 
