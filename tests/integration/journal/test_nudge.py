@@ -8,11 +8,10 @@ import pytest
 
 from exchange.trading.journal.postgres import PostgresJournal
 from exchange.trading.journal.postgres_lease import PostgresLease
+from tests.integration.journal.standby import NOBODY, wait_for
 from tests.integration.journal.waiting import until
 from tests.postgres_fixture import Database, PostgresServer, running_postgres
 from tests.unit.journal.frames import next_frame
-
-NOBODY = "a_standby_that_is_not_there"
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +33,8 @@ async def journal(own_server: PostgresServer, own_database: Database) -> AsyncIt
     await lease.close()
     journal = await PostgresJournal.open(own_database.trading_url)
     yield journal
-    wait_for(own_server, "")
+    await wait_for(own_server, "")
     await journal.close()
-
-
-def wait_for(server: PostgresServer, standby: str) -> None:
-    """Commits of everybody wait for this standby from now on, or for none."""
-    with psycopg.connect(server.url("postgres", "postgres"), autocommit=True) as connection:
-        connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
-        connection.execute("SELECT pg_reload_conf()")
-        # The checkpointer is who makes commits wait, and looks at its settings before it makes one.
-        connection.execute("CHECKPOINT")
 
 
 def next_transaction(server: PostgresServer) -> int:
@@ -62,7 +52,7 @@ async def test_a_waiting_append_has_the_log_flushed_again_by_a_commit_that_does_
     assert nudger is not None
     first = next_frame()
     await journal.append(first)
-    wait_for(own_server, NOBODY)
+    await wait_for(own_server, NOBODY)
     waiting = asyncio.create_task(journal.append(next_frame(first)))
     await until(lambda: nudger.nudges >= 1)
     before = next_transaction(own_server)
@@ -71,7 +61,7 @@ async def test_a_waiting_append_has_the_log_flushed_again_by_a_commit_that_does_
 
     assert not waiting.done()
     assert next_transaction(own_server) > before
-    wait_for(own_server, "")
+    await wait_for(own_server, "")
     await asyncio.wait_for(waiting, 10)
 
 

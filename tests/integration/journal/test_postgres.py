@@ -18,6 +18,7 @@ from exchange.trading.journal.contract import (
 )
 from exchange.trading.journal.postgres import PostgresJournal
 from exchange.trading.journal.postgres_lease import PostgresLease
+from tests.integration.journal.standby import NOBODY, observing, wait_for
 from tests.integration.journal.waiting import DEADLINE_S, until
 from tests.postgres_fixture import Database, PostgresServer
 from tests.unit.journal.contract_suite import WholeContract, everything, filled
@@ -257,18 +258,12 @@ async def test_no_server_is_unavailable_and_the_password_stays_secret(free_port:
 @contextlib.asynccontextmanager
 async def standby_away(database: Database) -> AsyncIterator["asyncpg.Connection[Any]"]:
     """A synchronous standby that does not answer: commits wait, except those of the superuser's connection given."""
-    observer = await asyncpg.connect(database.server.url(database.name, "postgres"))
-    await observer.execute("SET synchronous_commit = local")
-    await observer.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
-    try:
-        await observer.execute("SELECT pg_reload_conf()")
-        # The checkpointer is who makes commits wait, and looks at its settings before it makes one.
-        await observer.execute("CHECKPOINT")
-        yield observer
-    finally:
-        await observer.execute("ALTER SYSTEM RESET synchronous_standby_names")
-        await observer.execute("SELECT pg_reload_conf()")
-        await observer.close()
+    async with observing(database.server, database.name) as observer:
+        await wait_for(database.server, NOBODY)
+        try:
+            yield observer
+        finally:
+            await wait_for(database.server, "")
 
 
 WAITING = "FROM pg_stat_activity WHERE application_name = 'pincex-journal-0-append' AND wait_event = 'SyncRep'"
