@@ -40,6 +40,12 @@ _EXAMPLES: Final = {
     "sequence": "1200",
     "head_sequence": "1000",
     "floor_sequence": "500",
+    "server_time": "1764093600123",
+    "signed": "PINCEX1-HMAC-SHA256\\n1764093599000\\n6f1c2a\\nPOST\\n/api/v1/orders\\n9b74c989...",
+    "timestamp": "1764093000000",
+    "window_ms": "5000",
+    "address": "203.0.113.7",
+    "scope": "trade",
 }
 _EXAMPLES_OF: Final = {
     ("UNKNOWN_ENUM_VALUE", "field"): "side",
@@ -54,6 +60,7 @@ _EXAMPLES_OF: Final = {
     ("NUMBER_TOO_LARGE", "value"): "99999999999999999999",
     ("QUOTA_EXCEEDED", "limit"): "orders_per_second",
     ("UNKNOWN_ASSET", "asset"): "DOGE",
+    ("PASSWORD_TOO_WEAK", "field"): "password",
 }
 
 

@@ -11,6 +11,8 @@ from typing import Final
 import grpc
 
 _INVALID = grpc.StatusCode.INVALID_ARGUMENT
+_UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
+_DENIED = grpc.StatusCode.PERMISSION_DENIED
 _PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 _NOT_FOUND = grpc.StatusCode.NOT_FOUND
 _EXISTS = grpc.StatusCode.ALREADY_EXISTS
@@ -97,10 +99,32 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("INVALID_PAGE_TOKEN", _INVALID, "page_token was not made by this server for these filters"),
     ReasonRow("BATCH_TOO_LARGE", _INVALID, "the batch holds more commands than the limit", ("limit",)),
     # Who asks, and how much.
-    ReasonRow("UNAUTHENTICATED", grpc.StatusCode.UNAUTHENTICATED, "the caller is not known: sign in first"),
-    ReasonRow("PERMISSION_DENIED", grpc.StatusCode.PERMISSION_DENIED, "the caller may not do this"),
+    ReasonRow("UNAUTHENTICATED", _UNAUTHENTICATED, "the caller is not known: sign in first"),
+    ReasonRow("PERMISSION_DENIED", _DENIED, "the caller may not do this"),
     ReasonRow("OVERLOADED", _EXHAUSTED, "too many requests are waiting already", ("limit",), retry_after_seconds=0.1),
     ReasonRow("QUOTA_EXCEEDED", _EXHAUSTED, "a limit of the caller is used up", ("limit",), quota=True),
+    ReasonRow("CREDENTIALS_REFUSED", _UNAUTHENTICATED, "name, password or code is wrong"),
+    ReasonRow("SECOND_FACTOR_REQUIRED", _UNAUTHENTICATED, "a code of the second factor is needed"),
+    ReasonRow("TOKEN_EXPIRED", _UNAUTHENTICATED, "the token has expired: refresh it"),
+    ReasonRow("TOKEN_REFUSED", _UNAUTHENTICATED, "the token is not one of this exchange"),
+    ReasonRow("CREDENTIAL_REVOKED", _UNAUTHENTICATED, "the session or key was ended or revoked"),
+    ReasonRow(
+        "SIGNATURE_REFUSED",
+        _UNAUTHENTICATED,
+        "the signature is not that of the request",
+        ("server_time", "signed"),
+    ),
+    ReasonRow(
+        "TIMESTAMP_OUT_OF_WINDOW",
+        _UNAUTHENTICATED,
+        "the timestamp lies outside the window",
+        ("server_time", "timestamp", "window_ms"),
+    ),
+    ReasonRow("NONCE_REUSED", _UNAUTHENTICATED, "the nonce was used before by this key", ("server_time",)),
+    ReasonRow("ADDRESS_NOT_ALLOWED", _DENIED, "the key may not be used from this address", ("address",)),
+    ReasonRow("SCOPE_MISSING", _DENIED, "the token or key lacks the scope that the method needs", ("scope",)),
+    ReasonRow("ACCOUNT_LOCKED", _DENIED, "the account is locked"),
+    ReasonRow("TOO_MANY_ATTEMPTS", _EXHAUSTED, "too many attempts: wait", retry_after_seconds=1.0),
     # The state of the exchange forbids it.
     ReasonRow("INSUFFICIENT_FUNDS", _PRECONDITION, "the account has less available than the order needs", ("asset",)),
     ReasonRow("ORDER_NOT_FOUND", _NOT_FOUND, "the account has no such order, or it ended too long ago to be kept"),
@@ -169,6 +193,10 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("TOO_MANY_STREAMS", _EXHAUSTED, "as many streams are open as the server or the account may have"),
     ReasonRow("RESPONSE_TOO_LARGE", _EXHAUSTED, "the answer would not fit: ask for less"),
     ReasonRow("STATE_DIFFERS", _LOSS, "the state on this instance differs from the journal"),
+    ReasonRow("AUTH_UNAVAILABLE", _UNAVAILABLE, "tokens cannot be checked now: ask again", retry_after_seconds=1.0),
+    ReasonRow(
+        "AUDIT_UNAVAILABLE", _UNAVAILABLE, "the audit trail cannot be written now: ask again", retry_after_seconds=1.0
+    ),
     # Said by the edge itself.
     ReasonRow("UNKNOWN_PATH", _NOT_FOUND, "no such path or method"),
     ReasonRow("BODY_TOO_LARGE", _EXHAUSTED, "the body is larger than the limit", http_override=413),
@@ -179,4 +207,14 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
         grpc.StatusCode.DEADLINE_EXCEEDED,
         "no answer in time, the outcome is unknown: ask again with the same id",
     ),
+    # Users, keys and certificates.
+    ReasonRow("USER_NOT_FOUND", _NOT_FOUND, "no such user"),
+    ReasonRow("API_KEY_NOT_FOUND", _NOT_FOUND, "no such API key"),
+    ReasonRow("LOGIN_SESSION_NOT_FOUND", _NOT_FOUND, "no such log-in session"),
+    ReasonRow("CERTIFICATE_NOT_FOUND", _NOT_FOUND, "no such certificate"),
+    ReasonRow("CODE_REFUSED", _INVALID, "the code is wrong, used up or too old"),
+    ReasonRow("EMAIL_NOT_VERIFIED", _PRECONDITION, "the e-mail address is not verified yet"),
+    ReasonRow("PASSWORD_TOO_WEAK", _INVALID, "the password is too easy to guess", ("field",)),
+    ReasonRow("SECOND_FACTOR_STATE", _PRECONDITION, "the second factor is on already, or was never begun"),
+    ReasonRow("SUB_ACCOUNT_NOT_FOUND", _NOT_FOUND, "no such sub-account"),
 )

@@ -33,18 +33,38 @@ Metadata = Iterable[tuple[str, str | bytes]]
 class Principal:
     """Who makes a call.
 
-    `account` is whose orders and balances it sees, `roles` what it may do beyond that, `source` how it was told:
-    `development`, `ops-local`, or a way of the auth service. An operator who names an account reads as that account
-    (`source` stays `ops-local`); what is written into audits is `source` and `account` together.
+    `account` is whose orders and balances it sees. `roles` and `scopes` are the contract's names in lower case
+    (`pincex.common.v1.Role`, `Access.Scope`). `source` is how it was told: `token`, `api-key`, `certificate`, `service`,
+    `development`, or `ops-local`. An operator who names an account reads as that account (`source` stays `ops-local`); what
+    is written into audits is `source` and `account` together.
+
+    With a token, `user` is its user's id, exactly one of `session`, `api_key` and `certificate` is what the token stands
+    for, `generation` the user's when it was made, and `ends_at` (seconds since 1970 UTC, 0: never) when session or key is
+    over, which is when a stream that it opened ends. The two limits are a key's own; 0: those of the tier.
     """
 
     account: str
     roles: frozenset[str]
     source: str
+    scopes: frozenset[str] = frozenset()
+    user: str = ""
+    session: str = ""
+    api_key: str = ""
+    certificate: str = ""
+    generation: int = 0
+    ends_at: int = 0
+    tier: str = "development"
+    max_orders_per_second: int = 0
+    max_open_orders: int = 0
 
     def has_role(self, role: str) -> bool:
         """Whether it was given the role."""
         return role in self.roles
+
+    @property
+    def credential(self) -> str:
+        """How it proved itself, as audits show it: "api-key ak_...", "token", "ops-local"."""
+        return f"{self.source} {self.api_key or self.certificate}".strip()
 
 
 ANONYMOUS: Final = Principal(account="", roles=frozenset(), source="anonymous")

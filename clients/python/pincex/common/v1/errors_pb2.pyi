@@ -66,6 +66,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """Too many requests wait already (RESOURCE_EXHAUSTED, with RetryInfo). Metadata: `limit`."""
     QUOTA_EXCEEDED: _ErrorReason.ValueType  # 23
     """A limit of the caller is used up (RESOURCE_EXHAUSTED, with QuotaFailure). Metadata: `limit`."""
+    CREDENTIALS_REFUSED: _ErrorReason.ValueType  # 24
+    """User or password or code is wrong, or no such user: one answer for all (UNAUTHENTICATED)."""
+    SECOND_FACTOR_REQUIRED: _ErrorReason.ValueType  # 25
+    """The password is right, and a code of the second factor is needed (UNAUTHENTICATED)."""
+    TOKEN_EXPIRED: _ErrorReason.ValueType  # 26
+    """The token has expired: refresh it (UNAUTHENTICATED)."""
+    TOKEN_REFUSED: _ErrorReason.ValueType  # 27
+    """The token is not one of ours: its form, signature, issuer or audience (UNAUTHENTICATED)."""
+    CREDENTIAL_REVOKED: _ErrorReason.ValueType  # 28
+    """The session or API key was ended or revoked, or its time is over (UNAUTHENTICATED)."""
+    SIGNATURE_REFUSED: _ErrorReason.ValueType  # 29
+    """The signature is not that of the request (UNAUTHENTICATED). Metadata: `server_time`, `signed`: what was verified."""
+    TIMESTAMP_OUT_OF_WINDOW: _ErrorReason.ValueType  # 30
+    """The timestamp lies outside the window (UNAUTHENTICATED). Metadata: `server_time`, `timestamp`, `window_ms`."""
+    NONCE_REUSED: _ErrorReason.ValueType  # 31
+    """The nonce was used before by this key (UNAUTHENTICATED). Metadata: `server_time`."""
+    ADDRESS_NOT_ALLOWED: _ErrorReason.ValueType  # 32
+    """The key may not be used from this address (PERMISSION_DENIED). Metadata: `address`."""
+    SCOPE_MISSING: _ErrorReason.ValueType  # 33
+    """The token or key lacks the scope that the method needs (PERMISSION_DENIED). Metadata: `scope`."""
+    ACCOUNT_LOCKED: _ErrorReason.ValueType  # 34
+    """The account is locked (PERMISSION_DENIED)."""
+    TOO_MANY_ATTEMPTS: _ErrorReason.ValueType  # 35
+    """Too many attempts from here or for this name: wait (RESOURCE_EXHAUSTED, with RetryInfo)."""
     INSUFFICIENT_FUNDS: _ErrorReason.ValueType  # 40
     """--- The state of the exchange forbids it. Journaled: the same id gets the same answer. ---
 
@@ -166,6 +190,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The answer would not fit; ask for less (RESOURCE_EXHAUSTED)."""
     STATE_DIFFERS: _ErrorReason.ValueType  # 104
     """The state on this instance differs from the journal, or the journal from what was written (DATA_LOSS)."""
+    AUTH_UNAVAILABLE: _ErrorReason.ValueType  # 105
+    """Tokens cannot be checked now: revocations are not known to be current (UNAVAILABLE, with RetryInfo)."""
+    AUDIT_UNAVAILABLE: _ErrorReason.ValueType  # 106
+    """The audit trail cannot be written, and without it nothing is done (UNAVAILABLE, with RetryInfo)."""
     UNKNOWN_PATH: _ErrorReason.ValueType  # 120
     """--- Said by the edge itself. ---
 
@@ -179,6 +207,27 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No server behind the edge answers (UNAVAILABLE)."""
     UPSTREAM_TIMEOUT: _ErrorReason.ValueType  # 124
     """No answer in time; the outcome is unknown: ask again with the same id (DEADLINE_EXCEEDED)."""
+    USER_NOT_FOUND: _ErrorReason.ValueType  # 140
+    """--- Users, keys and certificates. ---
+
+    No such user (NOT_FOUND).
+    """
+    API_KEY_NOT_FOUND: _ErrorReason.ValueType  # 141
+    """No such API key of this user (NOT_FOUND)."""
+    LOGIN_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 142
+    """No such log-in session of this user (NOT_FOUND)."""
+    CERTIFICATE_NOT_FOUND: _ErrorReason.ValueType  # 143
+    """No such certificate (NOT_FOUND)."""
+    CODE_REFUSED: _ErrorReason.ValueType  # 144
+    """The code is wrong, used up or too old (INVALID_ARGUMENT)."""
+    EMAIL_NOT_VERIFIED: _ErrorReason.ValueType  # 145
+    """The e-mail address is not verified yet (FAILED_PRECONDITION)."""
+    PASSWORD_TOO_WEAK: _ErrorReason.ValueType  # 146
+    """The password is too short, too common, or holds the name of the user (INVALID_ARGUMENT). Metadata: `field`."""
+    SECOND_FACTOR_STATE: _ErrorReason.ValueType  # 147
+    """The second factor is on already, or was never begun (FAILED_PRECONDITION)."""
+    SUB_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 148
+    """No such sub-account of this user (NOT_FOUND)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused.
@@ -232,6 +281,30 @@ OVERLOADED: ErrorReason.ValueType  # 22
 """Too many requests wait already (RESOURCE_EXHAUSTED, with RetryInfo). Metadata: `limit`."""
 QUOTA_EXCEEDED: ErrorReason.ValueType  # 23
 """A limit of the caller is used up (RESOURCE_EXHAUSTED, with QuotaFailure). Metadata: `limit`."""
+CREDENTIALS_REFUSED: ErrorReason.ValueType  # 24
+"""User or password or code is wrong, or no such user: one answer for all (UNAUTHENTICATED)."""
+SECOND_FACTOR_REQUIRED: ErrorReason.ValueType  # 25
+"""The password is right, and a code of the second factor is needed (UNAUTHENTICATED)."""
+TOKEN_EXPIRED: ErrorReason.ValueType  # 26
+"""The token has expired: refresh it (UNAUTHENTICATED)."""
+TOKEN_REFUSED: ErrorReason.ValueType  # 27
+"""The token is not one of ours: its form, signature, issuer or audience (UNAUTHENTICATED)."""
+CREDENTIAL_REVOKED: ErrorReason.ValueType  # 28
+"""The session or API key was ended or revoked, or its time is over (UNAUTHENTICATED)."""
+SIGNATURE_REFUSED: ErrorReason.ValueType  # 29
+"""The signature is not that of the request (UNAUTHENTICATED). Metadata: `server_time`, `signed`: what was verified."""
+TIMESTAMP_OUT_OF_WINDOW: ErrorReason.ValueType  # 30
+"""The timestamp lies outside the window (UNAUTHENTICATED). Metadata: `server_time`, `timestamp`, `window_ms`."""
+NONCE_REUSED: ErrorReason.ValueType  # 31
+"""The nonce was used before by this key (UNAUTHENTICATED). Metadata: `server_time`."""
+ADDRESS_NOT_ALLOWED: ErrorReason.ValueType  # 32
+"""The key may not be used from this address (PERMISSION_DENIED). Metadata: `address`."""
+SCOPE_MISSING: ErrorReason.ValueType  # 33
+"""The token or key lacks the scope that the method needs (PERMISSION_DENIED). Metadata: `scope`."""
+ACCOUNT_LOCKED: ErrorReason.ValueType  # 34
+"""The account is locked (PERMISSION_DENIED)."""
+TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 35
+"""Too many attempts from here or for this name: wait (RESOURCE_EXHAUSTED, with RetryInfo)."""
 INSUFFICIENT_FUNDS: ErrorReason.ValueType  # 40
 """--- The state of the exchange forbids it. Journaled: the same id gets the same answer. ---
 
@@ -332,6 +405,10 @@ RESPONSE_TOO_LARGE: ErrorReason.ValueType  # 103
 """The answer would not fit; ask for less (RESOURCE_EXHAUSTED)."""
 STATE_DIFFERS: ErrorReason.ValueType  # 104
 """The state on this instance differs from the journal, or the journal from what was written (DATA_LOSS)."""
+AUTH_UNAVAILABLE: ErrorReason.ValueType  # 105
+"""Tokens cannot be checked now: revocations are not known to be current (UNAVAILABLE, with RetryInfo)."""
+AUDIT_UNAVAILABLE: ErrorReason.ValueType  # 106
+"""The audit trail cannot be written, and without it nothing is done (UNAVAILABLE, with RetryInfo)."""
 UNKNOWN_PATH: ErrorReason.ValueType  # 120
 """--- Said by the edge itself. ---
 
@@ -345,4 +422,25 @@ UPSTREAM_UNAVAILABLE: ErrorReason.ValueType  # 123
 """No server behind the edge answers (UNAVAILABLE)."""
 UPSTREAM_TIMEOUT: ErrorReason.ValueType  # 124
 """No answer in time; the outcome is unknown: ask again with the same id (DEADLINE_EXCEEDED)."""
+USER_NOT_FOUND: ErrorReason.ValueType  # 140
+"""--- Users, keys and certificates. ---
+
+No such user (NOT_FOUND).
+"""
+API_KEY_NOT_FOUND: ErrorReason.ValueType  # 141
+"""No such API key of this user (NOT_FOUND)."""
+LOGIN_SESSION_NOT_FOUND: ErrorReason.ValueType  # 142
+"""No such log-in session of this user (NOT_FOUND)."""
+CERTIFICATE_NOT_FOUND: ErrorReason.ValueType  # 143
+"""No such certificate (NOT_FOUND)."""
+CODE_REFUSED: ErrorReason.ValueType  # 144
+"""The code is wrong, used up or too old (INVALID_ARGUMENT)."""
+EMAIL_NOT_VERIFIED: ErrorReason.ValueType  # 145
+"""The e-mail address is not verified yet (FAILED_PRECONDITION)."""
+PASSWORD_TOO_WEAK: ErrorReason.ValueType  # 146
+"""The password is too short, too common, or holds the name of the user (INVALID_ARGUMENT). Metadata: `field`."""
+SECOND_FACTOR_STATE: ErrorReason.ValueType  # 147
+"""The second factor is on already, or was never begun (FAILED_PRECONDITION)."""
+SUB_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 148
+"""No such sub-account of this user (NOT_FOUND)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

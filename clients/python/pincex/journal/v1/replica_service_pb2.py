@@ -22,43 +22,46 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pincex/journal/v1/replica_service.proto\x12\x11pincex.journal.v1\"\xfd\x02\n\x0f\x46ollowerMessage\x12\x36\n\x05hello\x18\x01 \x01(\x0b\x32 .pincex.journal.v1.FollowerHelloR\x05hello\x12?\n\x0bsubmissions\x18\x02 \x03(\x0b\x32\x1d.pincex.journal.v1.SubmissionR\x0bsubmissions\x12\x46\n\x0b\x61ttendances\x18\x03 \x03(\x0b\x32$.pincex.journal.v1.SessionAttendanceR\x0b\x61ttendances\x12\x12\n\x04ping\x18\x04 \x01(\x04R\x04ping\x12\x1a\n\x08sequence\x18\x05 \x01(\x04R\x08sequence\x12\x38\n\x07reports\x18\x06 \x03(\x0b\x32\x1e.pincex.journal.v1.StateReportR\x07reports\x12\x18\n\x07\x63ompare\x18\x07 \x01(\x04R\x07\x63ompare\x12%\n\x0e\x63ompare_symbol\x18\x08 \x01(\tR\rcompareSymbol\"\xe7\x01\n\rFollowerHello\x12\x34\n\x07replica\x18\x01 \x01(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x07replica\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12#\n\rfrom_sequence\x18\x03 \x01(\x04R\x0c\x66romSequence\x12\x1d\n\nframe_hash\x18\x04 \x01(\x0cR\tframeHash\x12\x46\n\x0b\x61ttendances\x18\x05 \x03(\x0b\x32$.pincex.journal.v1.SessionAttendanceR\x0b\x61ttendances\"\x86\x02\n\x07Replica\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x1f\n\x0bops_address\x18\x03 \x01(\tR\nopsAddress\x12\x1f\n\x0bmetrics_url\x18\x04 \x01(\tR\nmetricsUrl\x12\x18\n\x07version\x18\x05 \x01(\tR\x07version\x12\x1b\n\tcore_mode\x18\x06 \x01(\tR\x08\x63oreMode\x12\x36\n\x17supported_rules_version\x18\x07 \x01(\rR\x15supportedRulesVersion\x12\x1a\n\x08sequence\x18\x08 \x01(\x04R\x08sequence\"8\n\nSubmission\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08\x63ommands\x18\x02 \x01(\x0cR\x08\x63ommands\"c\n\x11SessionAttendance\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x18\n\x07session\x18\x02 \x01(\tR\x07session\x12\x1a\n\x08\x61ttended\x18\x03 \x01(\x08R\x08\x61ttended\"Y\n\x0bStateReport\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n\nstate_hash\x18\x02 \x01(\tR\tstateHash\x12\x1b\n\tbook_hash\x18\x03 \x01(\tR\x08\x62ookHash\"\xf1\x03\n\rLeaderMessage\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.pincex.journal.v1.LeaderHelloR\x05hello\x12\x46\n\x0estate_requests\x18\x02 \x03(\x0b\x32\x1f.pincex.journal.v1.StateRequestR\rstateRequests\x12\x30\n\x06\x66rames\x18\x03 \x03(\x0b\x32\x18.pincex.journal.v1.FrameR\x06\x66rames\x12@\n\x08outcomes\x18\x04 \x03(\x0b\x32$.pincex.journal.v1.SubmissionOutcomeR\x08outcomes\x12\x12\n\x04pong\x18\x05 \x01(\x04R\x04pong\x12#\n\rhead_sequence\x18\x06 \x01(\x04R\x0cheadSequence\x12\x1f\n\x0bqueue_depth\x18\x07 \x01(\x04R\nqueueDepth\x12\x36\n\x08replicas\x18\x08 \x03(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x08replicas\x12?\n\x0b\x63omparisons\x18\t \x03(\x0b\x32\x1d.pincex.journal.v1.ComparisonR\x0b\x63omparisons\x12\x1b\n\thand_over\x18\n \x01(\x08R\x08handOver\"f\n\x0bLeaderHello\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x03 \x01(\x04R\rfirstSequence\"R\n\x0cStateRequest\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\"\xe1\x02\n\x05\x46rame\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x04R\x0clastSequence\x12\x14\n\x05\x65poch\x18\x04 \x01(\x04R\x05\x65poch\x12\x17\n\x07time_ns\x18\x05 \x01(\x03R\x06timeNs\x12\x1a\n\x08\x63ommands\x18\x06 \x01(\x0cR\x08\x63ommands\x12\x16\n\x06\x65vents\x18\x07 \x01(\x0cR\x06\x65vents\x12\x16\n\x06\x64igest\x18\x08 \x01(\x0cR\x06\x64igest\x12\x1b\n\tprev_hash\x18\t \x01(\x0cR\x08prevHash\x12\x12\n\x04hash\x18\n \x01(\x0cR\x04hash\x12%\n\x0e\x66ormat_version\x18\x0b \x01(\rR\rformatVersion\x12#\n\rrules_version\x18\x0c \x01(\rR\x0crulesVersion\"\x96\x01\n\x11SubmissionOutcome\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12;\n\x06status\x18\x02 \x01(\x0e\x32#.pincex.journal.v1.SubmissionStatusR\x06status\x12\x18\n\x07results\x18\x03 \x01(\x0cR\x07results\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequence\"q\n\nComparison\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x37\n\x06states\x18\x03 \x03(\x0b\x32\x1f.pincex.journal.v1.ReplicaStateR\x06states\"\x80\x01\n\x0cReplicaState\x12\x34\n\x07replica\x18\x01 \x01(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x07replica\x12\x1d\n\nstate_hash\x18\x02 \x01(\tR\tstateHash\x12\x1b\n\tbook_hash\x18\x03 \x01(\tR\x08\x62ookHash*}\n\x10SubmissionStatus\x12!\n\x1dSUBMISSION_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41PPLIED\x10\x01\x12\x0e\n\nOVERLOADED\x10\x02\x12\x0b\n\x07STALLED\x10\x03\x12\x0f\n\x0bNOT_LEADING\x10\x04\x12\x0b\n\x07UNKNOWN\x10\x05\x32\x62\n\x0eReplicaService\x12P\n\x04Link\x12\".pincex.journal.v1.FollowerMessage\x1a .pincex.journal.v1.LeaderMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pincex/journal/v1/replica_service.proto\x12\x11pincex.journal.v1\x1a\x1dpincex/common/v1/access.proto\"\xfd\x02\n\x0f\x46ollowerMessage\x12\x36\n\x05hello\x18\x01 \x01(\x0b\x32 .pincex.journal.v1.FollowerHelloR\x05hello\x12?\n\x0bsubmissions\x18\x02 \x03(\x0b\x32\x1d.pincex.journal.v1.SubmissionR\x0bsubmissions\x12\x46\n\x0b\x61ttendances\x18\x03 \x03(\x0b\x32$.pincex.journal.v1.SessionAttendanceR\x0b\x61ttendances\x12\x12\n\x04ping\x18\x04 \x01(\x04R\x04ping\x12\x1a\n\x08sequence\x18\x05 \x01(\x04R\x08sequence\x12\x38\n\x07reports\x18\x06 \x03(\x0b\x32\x1e.pincex.journal.v1.StateReportR\x07reports\x12\x18\n\x07\x63ompare\x18\x07 \x01(\x04R\x07\x63ompare\x12%\n\x0e\x63ompare_symbol\x18\x08 \x01(\tR\rcompareSymbol\"\xe7\x01\n\rFollowerHello\x12\x34\n\x07replica\x18\x01 \x01(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x07replica\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12#\n\rfrom_sequence\x18\x03 \x01(\x04R\x0c\x66romSequence\x12\x1d\n\nframe_hash\x18\x04 \x01(\x0cR\tframeHash\x12\x46\n\x0b\x61ttendances\x18\x05 \x03(\x0b\x32$.pincex.journal.v1.SessionAttendanceR\x0b\x61ttendances\"\x86\x02\n\x07Replica\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x1f\n\x0bops_address\x18\x03 \x01(\tR\nopsAddress\x12\x1f\n\x0bmetrics_url\x18\x04 \x01(\tR\nmetricsUrl\x12\x18\n\x07version\x18\x05 \x01(\tR\x07version\x12\x1b\n\tcore_mode\x18\x06 \x01(\tR\x08\x63oreMode\x12\x36\n\x17supported_rules_version\x18\x07 \x01(\rR\x15supportedRulesVersion\x12\x1a\n\x08sequence\x18\x08 \x01(\x04R\x08sequence\"8\n\nSubmission\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08\x63ommands\x18\x02 \x01(\x0cR\x08\x63ommands\"c\n\x11SessionAttendance\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x18\n\x07session\x18\x02 \x01(\tR\x07session\x12\x1a\n\x08\x61ttended\x18\x03 \x01(\x08R\x08\x61ttended\"Y\n\x0bStateReport\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1d\n\nstate_hash\x18\x02 \x01(\tR\tstateHash\x12\x1b\n\tbook_hash\x18\x03 \x01(\tR\x08\x62ookHash\"\xf1\x03\n\rLeaderMessage\x12\x34\n\x05hello\x18\x01 \x01(\x0b\x32\x1e.pincex.journal.v1.LeaderHelloR\x05hello\x12\x46\n\x0estate_requests\x18\x02 \x03(\x0b\x32\x1f.pincex.journal.v1.StateRequestR\rstateRequests\x12\x30\n\x06\x66rames\x18\x03 \x03(\x0b\x32\x18.pincex.journal.v1.FrameR\x06\x66rames\x12@\n\x08outcomes\x18\x04 \x03(\x0b\x32$.pincex.journal.v1.SubmissionOutcomeR\x08outcomes\x12\x12\n\x04pong\x18\x05 \x01(\x04R\x04pong\x12#\n\rhead_sequence\x18\x06 \x01(\x04R\x0cheadSequence\x12\x1f\n\x0bqueue_depth\x18\x07 \x01(\x04R\nqueueDepth\x12\x36\n\x08replicas\x18\x08 \x03(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x08replicas\x12?\n\x0b\x63omparisons\x18\t \x03(\x0b\x32\x1d.pincex.journal.v1.ComparisonR\x0b\x63omparisons\x12\x1b\n\thand_over\x18\n \x01(\x08R\x08handOver\"f\n\x0bLeaderHello\x12\x1a\n\x08instance\x18\x01 \x01(\tR\x08instance\x12\x14\n\x05\x65poch\x18\x02 \x01(\x04R\x05\x65poch\x12%\n\x0e\x66irst_sequence\x18\x03 \x01(\x04R\rfirstSequence\"R\n\x0cStateRequest\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x16\n\x06symbol\x18\x03 \x01(\tR\x06symbol\"\xe1\x02\n\x05\x46rame\x12\x14\n\x05shard\x18\x01 \x01(\rR\x05shard\x12%\n\x0e\x66irst_sequence\x18\x02 \x01(\x04R\rfirstSequence\x12#\n\rlast_sequence\x18\x03 \x01(\x04R\x0clastSequence\x12\x14\n\x05\x65poch\x18\x04 \x01(\x04R\x05\x65poch\x12\x17\n\x07time_ns\x18\x05 \x01(\x03R\x06timeNs\x12\x1a\n\x08\x63ommands\x18\x06 \x01(\x0cR\x08\x63ommands\x12\x16\n\x06\x65vents\x18\x07 \x01(\x0cR\x06\x65vents\x12\x16\n\x06\x64igest\x18\x08 \x01(\x0cR\x06\x64igest\x12\x1b\n\tprev_hash\x18\t \x01(\x0cR\x08prevHash\x12\x12\n\x04hash\x18\n \x01(\x0cR\x04hash\x12%\n\x0e\x66ormat_version\x18\x0b \x01(\rR\rformatVersion\x12#\n\rrules_version\x18\x0c \x01(\rR\x0crulesVersion\"\x96\x01\n\x11SubmissionOutcome\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12;\n\x06status\x18\x02 \x01(\x0e\x32#.pincex.journal.v1.SubmissionStatusR\x06status\x12\x18\n\x07results\x18\x03 \x01(\x0cR\x07results\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequence\"q\n\nComparison\x12\x0e\n\x02id\x18\x01 \x01(\x04R\x02id\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x37\n\x06states\x18\x03 \x03(\x0b\x32\x1f.pincex.journal.v1.ReplicaStateR\x06states\"\x80\x01\n\x0cReplicaState\x12\x34\n\x07replica\x18\x01 \x01(\x0b\x32\x1a.pincex.journal.v1.ReplicaR\x07replica\x12\x1d\n\nstate_hash\x18\x02 \x01(\tR\tstateHash\x12\x1b\n\tbook_hash\x18\x03 \x01(\tR\x08\x62ookHash*}\n\x10SubmissionStatus\x12!\n\x1dSUBMISSION_STATUS_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x41PPLIED\x10\x01\x12\x0e\n\nOVERLOADED\x10\x02\x12\x0b\n\x07STALLED\x10\x03\x12\x0f\n\x0bNOT_LEADING\x10\x04\x12\x0b\n\x07UNKNOWN\x10\x05\x32j\n\x0eReplicaService\x12X\n\x04Link\x12\".pincex.journal.v1.FollowerMessage\x1a .pincex.journal.v1.LeaderMessage\"\x06\xaa\xd4\x18\x02\x10\x01(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.journal.v1.replica_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBMISSIONSTATUS']._serialized_start=2638
-  _globals['_SUBMISSIONSTATUS']._serialized_end=2763
-  _globals['_FOLLOWERMESSAGE']._serialized_start=63
-  _globals['_FOLLOWERMESSAGE']._serialized_end=444
-  _globals['_FOLLOWERHELLO']._serialized_start=447
-  _globals['_FOLLOWERHELLO']._serialized_end=678
-  _globals['_REPLICA']._serialized_start=681
-  _globals['_REPLICA']._serialized_end=943
-  _globals['_SUBMISSION']._serialized_start=945
-  _globals['_SUBMISSION']._serialized_end=1001
-  _globals['_SESSIONATTENDANCE']._serialized_start=1003
-  _globals['_SESSIONATTENDANCE']._serialized_end=1102
-  _globals['_STATEREPORT']._serialized_start=1104
-  _globals['_STATEREPORT']._serialized_end=1193
-  _globals['_LEADERMESSAGE']._serialized_start=1196
-  _globals['_LEADERMESSAGE']._serialized_end=1693
-  _globals['_LEADERHELLO']._serialized_start=1695
-  _globals['_LEADERHELLO']._serialized_end=1797
-  _globals['_STATEREQUEST']._serialized_start=1799
-  _globals['_STATEREQUEST']._serialized_end=1881
-  _globals['_FRAME']._serialized_start=1884
-  _globals['_FRAME']._serialized_end=2237
-  _globals['_SUBMISSIONOUTCOME']._serialized_start=2240
-  _globals['_SUBMISSIONOUTCOME']._serialized_end=2390
-  _globals['_COMPARISON']._serialized_start=2392
-  _globals['_COMPARISON']._serialized_end=2505
-  _globals['_REPLICASTATE']._serialized_start=2508
-  _globals['_REPLICASTATE']._serialized_end=2636
-  _globals['_REPLICASERVICE']._serialized_start=2765
-  _globals['_REPLICASERVICE']._serialized_end=2863
+  _globals['_REPLICASERVICE'].methods_by_name['Link']._loaded_options = None
+  _globals['_REPLICASERVICE'].methods_by_name['Link']._serialized_options = b'\252\324\030\002\020\001'
+  _globals['_SUBMISSIONSTATUS']._serialized_start=2669
+  _globals['_SUBMISSIONSTATUS']._serialized_end=2794
+  _globals['_FOLLOWERMESSAGE']._serialized_start=94
+  _globals['_FOLLOWERMESSAGE']._serialized_end=475
+  _globals['_FOLLOWERHELLO']._serialized_start=478
+  _globals['_FOLLOWERHELLO']._serialized_end=709
+  _globals['_REPLICA']._serialized_start=712
+  _globals['_REPLICA']._serialized_end=974
+  _globals['_SUBMISSION']._serialized_start=976
+  _globals['_SUBMISSION']._serialized_end=1032
+  _globals['_SESSIONATTENDANCE']._serialized_start=1034
+  _globals['_SESSIONATTENDANCE']._serialized_end=1133
+  _globals['_STATEREPORT']._serialized_start=1135
+  _globals['_STATEREPORT']._serialized_end=1224
+  _globals['_LEADERMESSAGE']._serialized_start=1227
+  _globals['_LEADERMESSAGE']._serialized_end=1724
+  _globals['_LEADERHELLO']._serialized_start=1726
+  _globals['_LEADERHELLO']._serialized_end=1828
+  _globals['_STATEREQUEST']._serialized_start=1830
+  _globals['_STATEREQUEST']._serialized_end=1912
+  _globals['_FRAME']._serialized_start=1915
+  _globals['_FRAME']._serialized_end=2268
+  _globals['_SUBMISSIONOUTCOME']._serialized_start=2271
+  _globals['_SUBMISSIONOUTCOME']._serialized_end=2421
+  _globals['_COMPARISON']._serialized_start=2423
+  _globals['_COMPARISON']._serialized_end=2536
+  _globals['_REPLICASTATE']._serialized_start=2539
+  _globals['_REPLICASTATE']._serialized_end=2667
+  _globals['_REPLICASERVICE']._serialized_start=2796
+  _globals['_REPLICASERVICE']._serialized_end=2902
 # @@protoc_insertion_point(module_scope)

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 from pincex.trading.v1 import types_pb2 as pincex_dot_trading_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pincex/trading/v1/account_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/trading/v1/types.proto\"t\n\x13ListBalancesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x03 \x01(\x04R\x0bminSequence\"v\n\x14ListBalancesResponse\x12\x36\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32\x1a.pincex.trading.v1.BalanceR\x08\x62\x61lances\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x17\n\x15StreamBalancesRequest\"\xfc\x02\n\rBalanceUpdate\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12<\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.pincex.trading.v1.BalanceListH\x00R\x08snapshot\x12:\n\x07\x63hanged\x18\x04 \x01(\x0b\x32\x1e.pincex.trading.v1.BalanceListH\x00R\x07\x63hanged\x12<\n\theartbeat\x18\x05 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x08\n\x06update\"E\n\x0b\x42\x61lanceList\x12\x36\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32\x1a.pincex.trading.v1.BalanceR\x08\x62\x61lances\"\xd4\x01\n\x14\x43reditAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x03 \x01(\tR\x06\x61mount\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12=\n\x0crequest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestTime\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason2\x98\x03\n\x0e\x41\x63\x63ountService\x12|\n\x0cListBalances\x12&.pincex.trading.v1.ListBalancesRequest\x1a\'.pincex.trading.v1.ListBalancesResponse\"\x1b\x90\x02\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/balances\x12\x82\x01\n\x0eStreamBalances\x12(.pincex.trading.v1.StreamBalancesRequest\x1a .pincex.trading.v1.BalanceUpdate\"\"\x90\x02\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/balances:stream0\x01\x12\x82\x01\n\rCreditAccount\x12\'.pincex.trading.v1.CreditAccountRequest\x1a\x1a.pincex.trading.v1.Balance\",\x82\xd3\xe4\x93\x02&\"!/admin/accounts/{account}/credits:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'pincex/trading/v1/account_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\x1a\x1dpincex/trading/v1/types.proto\"t\n\x13ListBalancesRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x03 \x01(\x04R\x0bminSequence\"v\n\x14ListBalancesResponse\x12\x36\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32\x1a.pincex.trading.v1.BalanceR\x08\x62\x61lances\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x17\n\x15StreamBalancesRequest\"\xfc\x02\n\rBalanceUpdate\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12<\n\x08snapshot\x18\x03 \x01(\x0b\x32\x1e.pincex.trading.v1.BalanceListH\x00R\x08snapshot\x12:\n\x07\x63hanged\x18\x04 \x01(\x0b\x32\x1e.pincex.trading.v1.BalanceListH\x00R\x07\x63hanged\x12<\n\theartbeat\x18\x05 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x08\n\x06update\"E\n\x0b\x42\x61lanceList\x12\x36\n\x08\x62\x61lances\x18\x01 \x03(\x0b\x32\x1a.pincex.trading.v1.BalanceR\x08\x62\x61lances\"\xd4\x01\n\x14\x43reditAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x03 \x01(\tR\x06\x61mount\x12\x1d\n\nrequest_id\x18\x04 \x01(\tR\trequestId\x12=\n\x0crequest_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0brequestTime\x12\x16\n\x06reason\x18\x06 \x01(\tR\x06reason\"\x12\n\x10GetLimitsRequest\"\xfb\x02\n\x06Limits\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x12\n\x04tier\x18\x02 \x01(\tR\x04tier\x12\x17\n\x07\x61pi_key\x18\x03 \x01(\tR\x06\x61piKey\x12*\n\x11orders_per_second\x18\x04 \x01(\rR\x0fordersPerSecond\x12!\n\x0corders_burst\x18\x05 \x01(\rR\x0bordersBurst\x12\x1f\n\x0borders_left\x18\x06 \x01(\rR\nordersLeft\x12&\n\x0fmax_open_orders\x18\x07 \x01(\rR\rmaxOpenOrders\x12\x1f\n\x0bopen_orders\x18\x08 \x01(\rR\nopenOrders\x12-\n\x13key_max_open_orders\x18\t \x01(\rR\x10keyMaxOpenOrders\x12&\n\x0fkey_open_orders\x18\n \x01(\rR\rkeyOpenOrders\x12\x1a\n\x08sequence\x18\x0b \x01(\x04R\x08sequence2\xa4\x04\n\x0e\x41\x63\x63ountService\x12\x82\x01\n\x0cListBalances\x12&.pincex.trading.v1.ListBalancesRequest\x1a\'.pincex.trading.v1.ListBalancesResponse\"!\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x12\x12\x10/api/v1/balances\x12\x88\x01\n\x0eStreamBalances\x12(.pincex.trading.v1.StreamBalancesRequest\x1a .pincex.trading.v1.BalanceUpdate\"(\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/balances:stream0\x01\x12t\n\tGetLimits\x12#.pincex.trading.v1.GetLimitsRequest\x1a\x19.pincex.trading.v1.Limits\"\'\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/account/limits\x12\x8b\x01\n\rCreditAccount\x12\'.pincex.trading.v1.CreditAccountRequest\x1a\x1a.pincex.trading.v1.Balance\"5\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02&\"!/admin/accounts/{account}/credits:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,23 +36,29 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.trading.v1.account_s
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACCOUNTSERVICE'].methods_by_name['ListBalances']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['ListBalances']._serialized_options = b'\220\002\001\202\323\344\223\002\022\022\020/api/v1/balances'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['ListBalances']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\022\022\020/api/v1/balances'
   _globals['_ACCOUNTSERVICE'].methods_by_name['StreamBalances']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['StreamBalances']._serialized_options = b'\220\002\001\202\323\344\223\002\031\022\027/api/v1/balances:stream'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['StreamBalances']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\031\022\027/api/v1/balances:stream'
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetLimits']._loaded_options = None
+  _globals['_ACCOUNTSERVICE'].methods_by_name['GetLimits']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\030\022\026/api/v1/account/limits'
   _globals['_ACCOUNTSERVICE'].methods_by_name['CreditAccount']._loaded_options = None
-  _globals['_ACCOUNTSERVICE'].methods_by_name['CreditAccount']._serialized_options = b'\202\323\344\223\002&\"!/admin/accounts/{account}/credits:\001*'
-  _globals['_LISTBALANCESREQUEST']._serialized_start=156
-  _globals['_LISTBALANCESREQUEST']._serialized_end=272
-  _globals['_LISTBALANCESRESPONSE']._serialized_start=274
-  _globals['_LISTBALANCESRESPONSE']._serialized_end=392
-  _globals['_STREAMBALANCESREQUEST']._serialized_start=394
-  _globals['_STREAMBALANCESREQUEST']._serialized_end=417
-  _globals['_BALANCEUPDATE']._serialized_start=420
-  _globals['_BALANCEUPDATE']._serialized_end=800
-  _globals['_BALANCELIST']._serialized_start=802
-  _globals['_BALANCELIST']._serialized_end=871
-  _globals['_CREDITACCOUNTREQUEST']._serialized_start=874
-  _globals['_CREDITACCOUNTREQUEST']._serialized_end=1086
-  _globals['_ACCOUNTSERVICE']._serialized_start=1089
-  _globals['_ACCOUNTSERVICE']._serialized_end=1497
+  _globals['_ACCOUNTSERVICE'].methods_by_name['CreditAccount']._serialized_options = b'\252\324\030\005\"\001\004(\001\202\323\344\223\002&\"!/admin/accounts/{account}/credits:\001*'
+  _globals['_LISTBALANCESREQUEST']._serialized_start=187
+  _globals['_LISTBALANCESREQUEST']._serialized_end=303
+  _globals['_LISTBALANCESRESPONSE']._serialized_start=305
+  _globals['_LISTBALANCESRESPONSE']._serialized_end=423
+  _globals['_STREAMBALANCESREQUEST']._serialized_start=425
+  _globals['_STREAMBALANCESREQUEST']._serialized_end=448
+  _globals['_BALANCEUPDATE']._serialized_start=451
+  _globals['_BALANCEUPDATE']._serialized_end=831
+  _globals['_BALANCELIST']._serialized_start=833
+  _globals['_BALANCELIST']._serialized_end=902
+  _globals['_CREDITACCOUNTREQUEST']._serialized_start=905
+  _globals['_CREDITACCOUNTREQUEST']._serialized_end=1117
+  _globals['_GETLIMITSREQUEST']._serialized_start=1119
+  _globals['_GETLIMITSREQUEST']._serialized_end=1137
+  _globals['_LIMITS']._serialized_start=1140
+  _globals['_LIMITS']._serialized_end=1519
+  _globals['_ACCOUNTSERVICE']._serialized_start=1522
+  _globals['_ACCOUNTSERVICE']._serialized_end=2070
 # @@protoc_insertion_point(module_scope)

@@ -210,3 +210,78 @@ class CreditAccountRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreditAccountRequest: _TypeAlias = CreditAccountRequest  # noqa: Y015
+
+@_typing.final
+class GetLimitsRequest(_message.Message):
+    """The token or key says whose."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetLimitsRequest: _TypeAlias = GetLimitsRequest  # noqa: Y015
+
+@_typing.final
+class Limits(_message.Message):
+    """Limits of one account and, where a key asks, of that key."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    TIER_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
+    ORDERS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    ORDERS_BURST_FIELD_NUMBER: _builtins.int
+    ORDERS_LEFT_FIELD_NUMBER: _builtins.int
+    MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    KEY_MAX_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    KEY_OPEN_ORDERS_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    tier: _builtins.str
+    """"standard", "professional", "institution", "market_maker", "development"."""
+    api_key: _builtins.str
+    """Empty where a person asks."""
+    orders_per_second: _builtins.int
+    """New orders (PLACE, REPLACE) in a second, averaged, and at once after a pause; 0: no limit."""
+    orders_burst: _builtins.int
+    orders_left: _builtins.int
+    """What of the burst is left now on this instance."""
+    max_open_orders: _builtins.int
+    """Open orders of the account; 0: no limit."""
+    open_orders: _builtins.int
+    key_max_open_orders: _builtins.int
+    """The same of the key; 0 and absent where it has no limit of its own."""
+    key_open_orders: _builtins.int
+    sequence: _builtins.int
+    """The engine's sequence of these counts."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        tier: _builtins.str = ...,
+        api_key: _builtins.str = ...,
+        orders_per_second: _builtins.int = ...,
+        orders_burst: _builtins.int = ...,
+        orders_left: _builtins.int = ...,
+        max_open_orders: _builtins.int = ...,
+        open_orders: _builtins.int = ...,
+        key_max_open_orders: _builtins.int = ...,
+        key_open_orders: _builtins.int = ...,
+        sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "key_max_open_orders", b"key_max_open_orders", "key_open_orders", b"key_open_orders", "max_open_orders", b"max_open_orders", "open_orders", b"open_orders", "orders_burst", b"orders_burst", "orders_left", b"orders_left", "orders_per_second", b"orders_per_second", "sequence", b"sequence", "tier", b"tier"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Limits: _TypeAlias = Limits  # noqa: Y015

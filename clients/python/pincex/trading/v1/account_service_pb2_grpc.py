@@ -46,6 +46,11 @@ class AccountServiceStub:
                 request_serializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.StreamBalancesRequest.SerializeToString,
                 response_deserializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.BalanceUpdate.FromString,
                 _registered_method=True)
+        self.GetLimits = channel.unary_unary(
+                '/pincex.trading.v1.AccountService/GetLimits',
+                request_serializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.GetLimitsRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.Limits.FromString,
+                _registered_method=True)
         self.CreditAccount = channel.unary_unary(
                 '/pincex.trading.v1.AccountService/CreditAccount',
                 request_serializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.CreditAccountRequest.SerializeToString,
@@ -71,6 +76,13 @@ class AccountServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetLimits(self, request, context):
+        """What the caller may do in a second and have open, and how much of it is in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreditAccount(self, request, context):
         """Operators and development only: adds money to an account, as a deposit would.
         """
@@ -90,6 +102,11 @@ def add_AccountServiceServicer_to_server(servicer, server):
                     servicer.StreamBalances,
                     request_deserializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.StreamBalancesRequest.FromString,
                     response_serializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.BalanceUpdate.SerializeToString,
+            ),
+            'GetLimits': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetLimits,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.GetLimitsRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_account__service__pb2.Limits.SerializeToString,
             ),
             'CreditAccount': grpc.unary_unary_rpc_method_handler(
                     servicer.CreditAccount,
@@ -152,6 +169,33 @@ class AccountService:
             '/pincex.trading.v1.AccountService/StreamBalances',
             pincex_dot_trading_dot_v1_dot_account__service__pb2.StreamBalancesRequest.SerializeToString,
             pincex_dot_trading_dot_v1_dot_account__service__pb2.BalanceUpdate.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetLimits(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.trading.v1.AccountService/GetLimits',
+            pincex_dot_trading_dot_v1_dot_account__service__pb2.GetLimitsRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_account__service__pb2.Limits.FromString,
             options,
             channel_credentials,
             insecure,

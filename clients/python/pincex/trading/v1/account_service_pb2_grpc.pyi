@@ -38,6 +38,8 @@ class AccountServiceStub:
     """All assets the account has ever held, by code."""
     StreamBalances: _grpc.UnaryStreamMultiCallable[_account_service_pb2.StreamBalancesRequest, _account_service_pb2.BalanceUpdate]
     """All balances at once, then each that changes. Resumes with a fresh snapshot."""
+    GetLimits: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitsRequest, _account_service_pb2.Limits]
+    """What the caller may do in a second and have open, and how much of it is in use."""
     CreditAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreditAccountRequest, _types_pb2.Balance]
     """Operators and development only: adds money to an account, as a deposit would."""
 
@@ -50,6 +52,8 @@ class AccountServiceAsyncStub(AccountServiceStub):
     """All assets the account has ever held, by code."""
     StreamBalances: _aio.UnaryStreamMultiCallable[_account_service_pb2.StreamBalancesRequest, _account_service_pb2.BalanceUpdate]  # type: ignore[assignment]
     """All balances at once, then each that changes. Resumes with a fresh snapshot."""
+    GetLimits: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetLimitsRequest, _account_service_pb2.Limits]  # type: ignore[assignment]
+    """What the caller may do in a second and have open, and how much of it is in use."""
     CreditAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreditAccountRequest, _types_pb2.Balance]  # type: ignore[assignment]
     """Operators and development only: adds money to an account, as a deposit would."""
 
@@ -71,6 +75,14 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_account_service_pb2.BalanceUpdate], _abc.AsyncIterator[_account_service_pb2.BalanceUpdate]]:
         """All balances at once, then each that changes. Resumes with a fresh snapshot."""
+
+    @_abc_1.abstractmethod
+    def GetLimits(
+        self,
+        request: _account_service_pb2.GetLimitsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_account_service_pb2.Limits, _abc.Awaitable[_account_service_pb2.Limits]]:
+        """What the caller may do in a second and have open, and how much of it is in use."""
 
     @_abc_1.abstractmethod
     def CreditAccount(

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -732,12 +733,15 @@ class MassCancelRequest(_message.Message):
     SYMBOL_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     symbol: _builtins.str
     request_id: _builtins.str
     """Makes the call repeatable."""
     reason: _builtins.str
     """For the record. Required."""
+    api_key: _builtins.str
+    """Only with `account`: orders that this key placed."""
     def __init__(
         self,
         *,
@@ -745,10 +749,11 @@ class MassCancelRequest(_message.Message):
         symbol: _builtins.str = ...,
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        api_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "reason", b"reason", "request_id", b"request_id", "symbol", b"symbol"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "reason", b"reason", "request_id", b"request_id", "symbol", b"symbol"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1151,3 +1156,103 @@ class VerifyJournalProgress(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___VerifyJournalProgress: _TypeAlias = VerifyJournalProgress  # noqa: Y015
+
+@_typing.final
+class ListBusyAccountsRequest(_message.Message):
+    """What counts as busy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WINDOW_FIELD_NUMBER: _builtins.int
+    MORE_THAN_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    more_than: _builtins.int
+    """Default: 100."""
+    page_size: _builtins.int
+    """1 to 500; default 100."""
+    page_token: _builtins.str
+    """From `next_page_token`."""
+    @_builtins.property
+    def window(self) -> _duration_pb2.Duration:
+        """10 seconds to an hour, in steps of 10 seconds; default 5 minutes."""
+
+    def __init__(
+        self,
+        *,
+        window: _duration_pb2.Duration | None = ...,
+        more_than: _builtins.int = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["window", b"window"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["more_than", b"more_than", "page_size", b"page_size", "page_token", b"page_token", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBusyAccountsRequest: _TypeAlias = ListBusyAccountsRequest  # noqa: Y015
+
+@_typing.final
+class BusyAccount(_message.Message):
+    """One of them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    ORDER_COUNT_FIELD_NUMBER: _builtins.int
+    CANCEL_COUNT_FIELD_NUMBER: _builtins.int
+    FILL_COUNT_FIELD_NUMBER: _builtins.int
+    account: _builtins.str
+    order_count: _builtins.int
+    cancel_count: _builtins.int
+    """Orders that it took back."""
+    fill_count: _builtins.int
+    """Executions that it took part in."""
+    def __init__(
+        self,
+        *,
+        account: _builtins.str = ...,
+        order_count: _builtins.int = ...,
+        cancel_count: _builtins.int = ...,
+        fill_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cancel_count", b"cancel_count", "fill_count", b"fill_count", "order_count", b"order_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BusyAccount: _TypeAlias = BusyAccount  # noqa: Y015
+
+@_typing.final
+class ListBusyAccountsResponse(_message.Message):
+    """One page."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SEEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedCompositeFieldContainer[Global___BusyAccount]: ...
+    @_builtins.property
+    def seen(self) -> _duration_pb2.Duration:
+        """How far back this instance has seen: shorter than the window after a start."""
+
+    def __init__(
+        self,
+        *,
+        accounts: _abc.Iterable[Global___BusyAccount] | None = ...,
+        next_page_token: _builtins.str = ...,
+        seen: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["seen", b"seen"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "next_page_token", b"next_page_token", "seen", b"seen"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListBusyAccountsResponse: _TypeAlias = ListBusyAccountsResponse  # noqa: Y015

@@ -150,6 +150,11 @@ class TradingAdminServiceStub:
                 request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.SetAccountLimitsRequest.SerializeToString,
                 response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.AccountLimits.FromString,
                 _registered_method=True)
+        self.ListBusyAccounts = channel.unary_unary(
+                '/pincex.trading.v1.TradingAdminService/ListBusyAccounts',
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsResponse.FromString,
+                _registered_method=True)
         self.CreateSnapshot = channel.unary_unary(
                 '/pincex.trading.v1.TradingAdminService/CreateSnapshot',
                 request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CreateSnapshotRequest.SerializeToString,
@@ -327,7 +332,8 @@ class TradingAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MassCancel(self, request, context):
-        """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol.
+        """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol; with `api_key` only
+        those that the key placed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -335,6 +341,14 @@ class TradingAdminServiceServicer:
 
     def SetAccountLimits(self, request, context):
         """Sets how many open orders an account may have.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBusyAccounts(self, request, context):
+        """Accounts that placed more than `more_than` orders (default 100) within the last five minutes (or `window`), as this
+        instance has seen them go by; the busiest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -489,6 +503,11 @@ def add_TradingAdminServiceServicer_to_server(servicer, server):
                     servicer.SetAccountLimits,
                     request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.SetAccountLimitsRequest.FromString,
                     response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.AccountLimits.SerializeToString,
+            ),
+            'ListBusyAccounts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBusyAccounts,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsResponse.SerializeToString,
             ),
             'CreateSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSnapshot,
@@ -1114,6 +1133,33 @@ class TradingAdminService:
             '/pincex.trading.v1.TradingAdminService/SetAccountLimits',
             pincex_dot_trading_dot_v1_dot_admin__service__pb2.SetAccountLimitsRequest.SerializeToString,
             pincex_dot_trading_dot_v1_dot_admin__service__pb2.AccountLimits.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBusyAccounts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.trading.v1.TradingAdminService/ListBusyAccounts',
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ListBusyAccountsResponse.FromString,
             options,
             channel_credentials,
             insecure,

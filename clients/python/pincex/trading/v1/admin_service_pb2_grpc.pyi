@@ -84,9 +84,15 @@ class TradingAdminServiceStub:
     ResumeMarket: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetMarketModeRequest, _types_pb2.Market]
     """Opens the market again."""
     MassCancel: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.MassCancelRequest, _admin_service_pb2.MassCancelResponse]
-    """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol."""
+    """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol; with `api_key` only
+    those that the key placed.
+    """
     SetAccountLimits: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.SetAccountLimitsRequest, _admin_service_pb2.AccountLimits]
     """Sets how many open orders an account may have."""
+    ListBusyAccounts: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListBusyAccountsRequest, _admin_service_pb2.ListBusyAccountsResponse]
+    """Accounts that placed more than `more_than` orders (default 100) within the last five minutes (or `window`), as this
+    instance has seen them go by; the busiest first.
+    """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
     CompareReplicas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]
@@ -156,9 +162,15 @@ class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
     ResumeMarket: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetMarketModeRequest, _types_pb2.Market]  # type: ignore[assignment]
     """Opens the market again."""
     MassCancel: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.MassCancelRequest, _admin_service_pb2.MassCancelResponse]  # type: ignore[assignment]
-    """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol."""
+    """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol; with `api_key` only
+    those that the key placed.
+    """
     SetAccountLimits: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.SetAccountLimitsRequest, _admin_service_pb2.AccountLimits]  # type: ignore[assignment]
     """Sets how many open orders an account may have."""
+    ListBusyAccounts: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListBusyAccountsRequest, _admin_service_pb2.ListBusyAccountsResponse]  # type: ignore[assignment]
+    """Accounts that placed more than `more_than` orders (default 100) within the last five minutes (or `window`), as this
+    instance has seen them go by; the busiest first.
+    """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]  # type: ignore[assignment]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
     CompareReplicas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]  # type: ignore[assignment]
@@ -351,7 +363,9 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.MassCancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.MassCancelResponse, _abc.Awaitable[_admin_service_pb2.MassCancelResponse]]:
-        """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol."""
+        """The kill switch: cancels the open orders of an account, of a symbol, or of an account in a symbol; with `api_key` only
+        those that the key placed.
+        """
 
     @_abc_1.abstractmethod
     def SetAccountLimits(
@@ -360,6 +374,16 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.AccountLimits, _abc.Awaitable[_admin_service_pb2.AccountLimits]]:
         """Sets how many open orders an account may have."""
+
+    @_abc_1.abstractmethod
+    def ListBusyAccounts(
+        self,
+        request: _admin_service_pb2.ListBusyAccountsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListBusyAccountsResponse, _abc.Awaitable[_admin_service_pb2.ListBusyAccountsResponse]]:
+        """Accounts that placed more than `more_than` orders (default 100) within the last five minutes (or `window`), as this
+        instance has seen them go by; the busiest first.
+        """
 
     @_abc_1.abstractmethod
     def CreateSnapshot(

@@ -25,9 +25,10 @@ _sym_db = _symbol_database.Default()
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pincex/trading/v1/health_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetHealthRequest\"\x13\n\x11GetOpenApiRequest\"\xc3\x01\n\x06Health\x12\x16\n\x06status\x18\x01 \x01(\tR\x06status\x12\x1a\n\x08instance\x18\x02 \x01(\tR\x08instance\x12\x12\n\x04role\x18\x03 \x01(\tR\x04role\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequence\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version2\xe2\x01\n\rHealthService\x12\x66\n\tGetHealth\x12#.pincex.trading.v1.GetHealthRequest\x1a\x19.pincex.trading.v1.Health\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12i\n\nGetOpenApi\x12$.pincex.trading.v1.GetOpenApiRequest\x1a\x14.google.api.HttpBody\"\x1f\x90\x02\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/openapi.jsonb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pincex/trading/v1/health_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\"\x12\n\x10GetHealthRequest\"\x13\n\x11GetOpenApiRequest\"\xc3\x01\n\x06Health\x12\x16\n\x06status\x18\x01 \x01(\tR\x06status\x12\x1a\n\x08instance\x18\x02 \x01(\tR\x08instance\x12\x12\n\x04role\x18\x03 \x01(\tR\x04role\x12\x1a\n\x08sequence\x18\x04 \x01(\x04R\x08sequence\x12;\n\x0bserver_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nserverTime\x12\x18\n\x07version\x18\x06 \x01(\tR\x07version2\xee\x01\n\rHealthService\x12l\n\tGetHealth\x12#.pincex.trading.v1.GetHealthRequest\x1a\x19.pincex.trading.v1.Health\"\x1f\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/health\x12o\n\nGetOpenApi\x12$.pincex.trading.v1.GetOpenApiRequest\x1a\x14.google.api.HttpBody\"%\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x16\x12\x14/api/v1/openapi.jsonb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,15 +36,15 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.trading.v1.health_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._loaded_options = None
-  _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\202\323\344\223\002\020\022\016/api/v1/health'
+  _globals['_HEALTHSERVICE'].methods_by_name['GetHealth']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002\020\022\016/api/v1/health'
   _globals['_HEALTHSERVICE'].methods_by_name['GetOpenApi']._loaded_options = None
-  _globals['_HEALTHSERVICE'].methods_by_name['GetOpenApi']._serialized_options = b'\220\002\001\202\323\344\223\002\026\022\024/api/v1/openapi.json'
-  _globals['_GETHEALTHREQUEST']._serialized_start=151
-  _globals['_GETHEALTHREQUEST']._serialized_end=169
-  _globals['_GETOPENAPIREQUEST']._serialized_start=171
-  _globals['_GETOPENAPIREQUEST']._serialized_end=190
-  _globals['_HEALTH']._serialized_start=193
-  _globals['_HEALTH']._serialized_end=388
-  _globals['_HEALTHSERVICE']._serialized_start=391
-  _globals['_HEALTHSERVICE']._serialized_end=617
+  _globals['_HEALTHSERVICE'].methods_by_name['GetOpenApi']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002\026\022\024/api/v1/openapi.json'
+  _globals['_GETHEALTHREQUEST']._serialized_start=182
+  _globals['_GETHEALTHREQUEST']._serialized_end=200
+  _globals['_GETOPENAPIREQUEST']._serialized_start=202
+  _globals['_GETOPENAPIREQUEST']._serialized_end=221
+  _globals['_HEALTH']._serialized_start=224
+  _globals['_HEALTH']._serialized_end=419
+  _globals['_HEALTHSERVICE']._serialized_start=422
+  _globals['_HEALTHSERVICE']._serialized_end=660
 # @@protoc_insertion_point(module_scope)

@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 from pincex.trading.v1 import types_pb2 as pincex_dot_trading_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pincex/trading/v1/market_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/trading/v1/types.proto\"P\n\x12ListMarketsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"r\n\x13ListMarketsResponse\x12\x33\n\x07markets\x18\x01 \x03(\x0b\x32\x19.pincex.trading.v1.MarketR\x07markets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x10GetMarketRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\"\x8c\x01\n\x13GetOrderBookRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12!\n\x0cmin_sequence\x18\x03 \x01(\x04R\x0bminSequence\x12$\n\x0e\x61s_of_sequence\x18\x04 \x01(\x04R\x0c\x61sOfSequence\"\xda\x03\n\tOrderBook\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x31\n\x04\x62ids\x18\x03 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x04 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\x12\x1a\n\x08\x63hecksum\x18\x05 \x01(\rR\x08\x63hecksum\x12\x31\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeR\x04mode\x12&\n\x0f\x62id_order_count\x18\x07 \x01(\rR\rbidOrderCount\x12&\n\x0f\x61sk_order_count\x18\x08 \x01(\rR\raskOrderCount\x12!\n\x0c\x62id_quantity\x18\t \x01(\tR\x0b\x62idQuantity\x12!\n\x0c\x61sk_quantity\x18\n \x01(\tR\x0b\x61skQuantity\x12&\n\x0f\x62id_level_count\x18\x0b \x01(\rR\rbidLevelCount\x12&\n\x0f\x61sk_level_count\x18\x0c \x01(\rR\raskLevelCount\"m\n\x17ListMarketTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"t\n\x18ListMarketTradesResponse\x12\x30\n\x06trades\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.TradeR\x06trades\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"i\n\x16StreamOrderBookRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\"\x85\x04\n\x0fOrderBookUpdate\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x03 \x01(\x04R\x0cprevSequence\x12\x1a\n\x08\x63hecksum\x18\x04 \x01(\rR\x08\x63hecksum\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\x12=\n\x08snapshot\x18\x06 \x01(\x0b\x32\x1f.pincex.trading.v1.BookSnapshotH\x00R\x08snapshot\x12\x34\n\x05\x64\x65lta\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.BookDeltaH\x00R\x05\x64\x65lta\x12<\n\theartbeat\x18\x08 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\t \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\n \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65nd\x12\x33\n\x04mode\x18\x0b \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeH\x00R\x04modeB\x08\n\x06update\"\xa7\x01\n\x0c\x42ookSnapshot\x12\x31\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x02 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\x12\x31\n\x04mode\x18\x03 \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeR\x04mode\"q\n\tBookDelta\x12\x31\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x02 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\"P\n\x13StreamTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x99\x03\n\x0bTradeUpdate\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12;\n\x08snapshot\x18\x04 \x01(\x0b\x32\x1d.pincex.trading.v1.TradeBatchH\x00R\x08snapshot\x12\x37\n\x06trades\x18\x05 \x01(\x0b\x32\x1d.pincex.trading.v1.TradeBatchH\x00R\x06trades\x12<\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\x08 \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x08\n\x06update\"\x86\x01\n\nTradeBatch\x12\x30\n\x06trades\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.TradeR\x06trades\x12\x46\n\x11newest_trade_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fnewestTradeTime2\xe1\x07\n\rMarketService\x12x\n\x0bListMarkets\x12%.pincex.trading.v1.ListMarketsRequest\x1a&.pincex.trading.v1.ListMarketsResponse\"\x1a\x90\x02\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/markets\x12\x90\x01\n\tGetMarket\x12#.pincex.trading.v1.GetMarketRequest\x1a\x19.pincex.trading.v1.Market\"C\x90\x02\x01\x82\xd3\xe4\x93\x02:\x12\x18/api/v1/markets/{symbol}Z\x1e\x12\x1c/api/v1/markets/{symbol=*/*}\x12\x9d\x01\n\x0cGetOrderBook\x12&.pincex.trading.v1.GetOrderBookRequest\x1a\x1c.pincex.trading.v1.OrderBook\"G\x90\x02\x01\x82\xd3\xe4\x93\x02>\x12\x1a/api/v1/orderbook/{symbol}Z \x12\x1e/api/v1/orderbook/{symbol=*/*}\x12\xbc\x01\n\x10ListMarketTrades\x12*.pincex.trading.v1.ListMarketTradesRequest\x1a+.pincex.trading.v1.ListMarketTradesResponse\"O\x90\x02\x01\x82\xd3\xe4\x93\x02\x46\x12\x1e/api/v1/market-trades/{symbol}Z$\x12\"/api/v1/market-trades/{symbol=*/*}\x12\xb9\x01\n\x0fStreamOrderBook\x12).pincex.trading.v1.StreamOrderBookRequest\x1a\".pincex.trading.v1.OrderBookUpdate\"U\x90\x02\x01\x82\xd3\xe4\x93\x02L\x12!/api/v1/orderbook-stream/{symbol}Z\'\x12%/api/v1/orderbook-stream/{symbol=*/*}0\x01\x12\xa7\x01\n\x0cStreamTrades\x12&.pincex.trading.v1.StreamTradesRequest\x1a\x1e.pincex.trading.v1.TradeUpdate\"M\x90\x02\x01\x82\xd3\xe4\x93\x02\x44\x12\x1d/api/v1/trade-stream/{symbol}Z#\x12!/api/v1/trade-stream/{symbol=*/*}0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&pincex/trading/v1/market_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\x1a\x1dpincex/trading/v1/types.proto\"P\n\x12ListMarketsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"r\n\x13ListMarketsResponse\x12\x33\n\x07markets\x18\x01 \x03(\x0b\x32\x19.pincex.trading.v1.MarketR\x07markets\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"*\n\x10GetMarketRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\"\x8c\x01\n\x13GetOrderBookRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12!\n\x0cmin_sequence\x18\x03 \x01(\x04R\x0bminSequence\x12$\n\x0e\x61s_of_sequence\x18\x04 \x01(\x04R\x0c\x61sOfSequence\"\xda\x03\n\tOrderBook\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12\x31\n\x04\x62ids\x18\x03 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x04 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\x12\x1a\n\x08\x63hecksum\x18\x05 \x01(\rR\x08\x63hecksum\x12\x31\n\x04mode\x18\x06 \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeR\x04mode\x12&\n\x0f\x62id_order_count\x18\x07 \x01(\rR\rbidOrderCount\x12&\n\x0f\x61sk_order_count\x18\x08 \x01(\rR\raskOrderCount\x12!\n\x0c\x62id_quantity\x18\t \x01(\tR\x0b\x62idQuantity\x12!\n\x0c\x61sk_quantity\x18\n \x01(\tR\x0b\x61skQuantity\x12&\n\x0f\x62id_level_count\x18\x0b \x01(\rR\rbidLevelCount\x12&\n\x0f\x61sk_level_count\x18\x0c \x01(\rR\raskLevelCount\"m\n\x17ListMarketTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"t\n\x18ListMarketTradesResponse\x12\x30\n\x06trades\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.TradeR\x06trades\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"i\n\x16StreamOrderBookRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x14\n\x05\x64\x65pth\x18\x02 \x01(\x05R\x05\x64\x65pth\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\"\x85\x04\n\x0fOrderBookUpdate\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x03 \x01(\x04R\x0cprevSequence\x12\x1a\n\x08\x63hecksum\x18\x04 \x01(\rR\x08\x63hecksum\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\x12=\n\x08snapshot\x18\x06 \x01(\x0b\x32\x1f.pincex.trading.v1.BookSnapshotH\x00R\x08snapshot\x12\x34\n\x05\x64\x65lta\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.BookDeltaH\x00R\x05\x64\x65lta\x12<\n\theartbeat\x18\x08 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\t \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\n \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65nd\x12\x33\n\x04mode\x18\x0b \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeH\x00R\x04modeB\x08\n\x06update\"\xa7\x01\n\x0c\x42ookSnapshot\x12\x31\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x02 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\x12\x31\n\x04mode\x18\x03 \x01(\x0e\x32\x1d.pincex.trading.v1.MarketModeR\x04mode\"q\n\tBookDelta\x12\x31\n\x04\x62ids\x18\x01 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x62ids\x12\x31\n\x04\x61sks\x18\x02 \x03(\x0b\x32\x1d.pincex.trading.v1.PriceLevelR\x04\x61sks\"P\n\x13StreamTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x99\x03\n\x0bTradeUpdate\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12;\n\x08snapshot\x18\x04 \x01(\x0b\x32\x1d.pincex.trading.v1.TradeBatchH\x00R\x08snapshot\x12\x37\n\x06trades\x18\x05 \x01(\x0b\x32\x1d.pincex.trading.v1.TradeBatchH\x00R\x06trades\x12<\n\theartbeat\x18\x06 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x07 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\x08 \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x08\n\x06update\"\x86\x01\n\nTradeBatch\x12\x30\n\x06trades\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.TradeR\x06trades\x12\x46\n\x11newest_trade_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0fnewestTradeTime2\x85\x08\n\rMarketService\x12~\n\x0bListMarkets\x12%.pincex.trading.v1.ListMarketsRequest\x1a&.pincex.trading.v1.ListMarketsResponse\" \x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x11\x12\x0f/api/v1/markets\x12\x96\x01\n\tGetMarket\x12#.pincex.trading.v1.GetMarketRequest\x1a\x19.pincex.trading.v1.Market\"I\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02:\x12\x18/api/v1/markets/{symbol}Z\x1e\x12\x1c/api/v1/markets/{symbol=*/*}\x12\xa3\x01\n\x0cGetOrderBook\x12&.pincex.trading.v1.GetOrderBookRequest\x1a\x1c.pincex.trading.v1.OrderBook\"M\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02>\x12\x1a/api/v1/orderbook/{symbol}Z \x12\x1e/api/v1/orderbook/{symbol=*/*}\x12\xc2\x01\n\x10ListMarketTrades\x12*.pincex.trading.v1.ListMarketTradesRequest\x1a+.pincex.trading.v1.ListMarketTradesResponse\"U\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x46\x12\x1e/api/v1/market-trades/{symbol}Z$\x12\"/api/v1/market-trades/{symbol=*/*}\x12\xbf\x01\n\x0fStreamOrderBook\x12).pincex.trading.v1.StreamOrderBookRequest\x1a\".pincex.trading.v1.OrderBookUpdate\"[\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02L\x12!/api/v1/orderbook-stream/{symbol}Z\'\x12%/api/v1/orderbook-stream/{symbol=*/*}0\x01\x12\xad\x01\n\x0cStreamTrades\x12&.pincex.trading.v1.StreamTradesRequest\x1a\x1e.pincex.trading.v1.TradeUpdate\"S\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x44\x12\x1d/api/v1/trade-stream/{symbol}Z#\x12!/api/v1/trade-stream/{symbol=*/*}0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,45 +36,45 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.trading.v1.market_se
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MARKETSERVICE'].methods_by_name['ListMarkets']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['ListMarkets']._serialized_options = b'\220\002\001\202\323\344\223\002\021\022\017/api/v1/markets'
+  _globals['_MARKETSERVICE'].methods_by_name['ListMarkets']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002\021\022\017/api/v1/markets'
   _globals['_MARKETSERVICE'].methods_by_name['GetMarket']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['GetMarket']._serialized_options = b'\220\002\001\202\323\344\223\002:\022\030/api/v1/markets/{symbol}Z\036\022\034/api/v1/markets/{symbol=*/*}'
+  _globals['_MARKETSERVICE'].methods_by_name['GetMarket']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002:\022\030/api/v1/markets/{symbol}Z\036\022\034/api/v1/markets/{symbol=*/*}'
   _globals['_MARKETSERVICE'].methods_by_name['GetOrderBook']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['GetOrderBook']._serialized_options = b'\220\002\001\202\323\344\223\002>\022\032/api/v1/orderbook/{symbol}Z \022\036/api/v1/orderbook/{symbol=*/*}'
+  _globals['_MARKETSERVICE'].methods_by_name['GetOrderBook']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002>\022\032/api/v1/orderbook/{symbol}Z \022\036/api/v1/orderbook/{symbol=*/*}'
   _globals['_MARKETSERVICE'].methods_by_name['ListMarketTrades']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['ListMarketTrades']._serialized_options = b'\220\002\001\202\323\344\223\002F\022\036/api/v1/market-trades/{symbol}Z$\022\"/api/v1/market-trades/{symbol=*/*}'
+  _globals['_MARKETSERVICE'].methods_by_name['ListMarketTrades']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002F\022\036/api/v1/market-trades/{symbol}Z$\022\"/api/v1/market-trades/{symbol=*/*}'
   _globals['_MARKETSERVICE'].methods_by_name['StreamOrderBook']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['StreamOrderBook']._serialized_options = b'\220\002\001\202\323\344\223\002L\022!/api/v1/orderbook-stream/{symbol}Z\'\022%/api/v1/orderbook-stream/{symbol=*/*}'
+  _globals['_MARKETSERVICE'].methods_by_name['StreamOrderBook']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002L\022!/api/v1/orderbook-stream/{symbol}Z\'\022%/api/v1/orderbook-stream/{symbol=*/*}'
   _globals['_MARKETSERVICE'].methods_by_name['StreamTrades']._loaded_options = None
-  _globals['_MARKETSERVICE'].methods_by_name['StreamTrades']._serialized_options = b'\220\002\001\202\323\344\223\002D\022\035/api/v1/trade-stream/{symbol}Z#\022!/api/v1/trade-stream/{symbol=*/*}'
-  _globals['_LISTMARKETSREQUEST']._serialized_start=155
-  _globals['_LISTMARKETSREQUEST']._serialized_end=235
-  _globals['_LISTMARKETSRESPONSE']._serialized_start=237
-  _globals['_LISTMARKETSRESPONSE']._serialized_end=351
-  _globals['_GETMARKETREQUEST']._serialized_start=353
-  _globals['_GETMARKETREQUEST']._serialized_end=395
-  _globals['_GETORDERBOOKREQUEST']._serialized_start=398
-  _globals['_GETORDERBOOKREQUEST']._serialized_end=538
-  _globals['_ORDERBOOK']._serialized_start=541
-  _globals['_ORDERBOOK']._serialized_end=1015
-  _globals['_LISTMARKETTRADESREQUEST']._serialized_start=1017
-  _globals['_LISTMARKETTRADESREQUEST']._serialized_end=1126
-  _globals['_LISTMARKETTRADESRESPONSE']._serialized_start=1128
-  _globals['_LISTMARKETTRADESRESPONSE']._serialized_end=1244
-  _globals['_STREAMORDERBOOKREQUEST']._serialized_start=1246
-  _globals['_STREAMORDERBOOKREQUEST']._serialized_end=1351
-  _globals['_ORDERBOOKUPDATE']._serialized_start=1354
-  _globals['_ORDERBOOKUPDATE']._serialized_end=1871
-  _globals['_BOOKSNAPSHOT']._serialized_start=1874
-  _globals['_BOOKSNAPSHOT']._serialized_end=2041
-  _globals['_BOOKDELTA']._serialized_start=2043
-  _globals['_BOOKDELTA']._serialized_end=2156
-  _globals['_STREAMTRADESREQUEST']._serialized_start=2158
-  _globals['_STREAMTRADESREQUEST']._serialized_end=2238
-  _globals['_TRADEUPDATE']._serialized_start=2241
-  _globals['_TRADEUPDATE']._serialized_end=2650
-  _globals['_TRADEBATCH']._serialized_start=2653
-  _globals['_TRADEBATCH']._serialized_end=2787
-  _globals['_MARKETSERVICE']._serialized_start=2790
-  _globals['_MARKETSERVICE']._serialized_end=3783
+  _globals['_MARKETSERVICE'].methods_by_name['StreamTrades']._serialized_options = b'\220\002\001\252\324\030\002\010\001\202\323\344\223\002D\022\035/api/v1/trade-stream/{symbol}Z#\022!/api/v1/trade-stream/{symbol=*/*}'
+  _globals['_LISTMARKETSREQUEST']._serialized_start=186
+  _globals['_LISTMARKETSREQUEST']._serialized_end=266
+  _globals['_LISTMARKETSRESPONSE']._serialized_start=268
+  _globals['_LISTMARKETSRESPONSE']._serialized_end=382
+  _globals['_GETMARKETREQUEST']._serialized_start=384
+  _globals['_GETMARKETREQUEST']._serialized_end=426
+  _globals['_GETORDERBOOKREQUEST']._serialized_start=429
+  _globals['_GETORDERBOOKREQUEST']._serialized_end=569
+  _globals['_ORDERBOOK']._serialized_start=572
+  _globals['_ORDERBOOK']._serialized_end=1046
+  _globals['_LISTMARKETTRADESREQUEST']._serialized_start=1048
+  _globals['_LISTMARKETTRADESREQUEST']._serialized_end=1157
+  _globals['_LISTMARKETTRADESRESPONSE']._serialized_start=1159
+  _globals['_LISTMARKETTRADESRESPONSE']._serialized_end=1275
+  _globals['_STREAMORDERBOOKREQUEST']._serialized_start=1277
+  _globals['_STREAMORDERBOOKREQUEST']._serialized_end=1382
+  _globals['_ORDERBOOKUPDATE']._serialized_start=1385
+  _globals['_ORDERBOOKUPDATE']._serialized_end=1902
+  _globals['_BOOKSNAPSHOT']._serialized_start=1905
+  _globals['_BOOKSNAPSHOT']._serialized_end=2072
+  _globals['_BOOKDELTA']._serialized_start=2074
+  _globals['_BOOKDELTA']._serialized_end=2187
+  _globals['_STREAMTRADESREQUEST']._serialized_start=2189
+  _globals['_STREAMTRADESREQUEST']._serialized_end=2269
+  _globals['_TRADEUPDATE']._serialized_start=2272
+  _globals['_TRADEUPDATE']._serialized_end=2681
+  _globals['_TRADEBATCH']._serialized_start=2684
+  _globals['_TRADEBATCH']._serialized_end=2818
+  _globals['_MARKETSERVICE']._serialized_start=2821
+  _globals['_MARKETSERVICE']._serialized_end=3850
 # @@protoc_insertion_point(module_scope)

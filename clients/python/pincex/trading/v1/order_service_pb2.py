@@ -23,12 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 from pincex.trading.v1 import order_commands_pb2 as pincex_dot_trading_dot_v1_dot_order__commands__pb2
 from pincex.trading.v1 import order_session_pb2 as pincex_dot_trading_dot_v1_dot_order__session__pb2
 from pincex.trading.v1 import types_pb2 as pincex_dot_trading_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pincex/trading/v1/order_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a&pincex/trading/v1/order_commands.proto\x1a%pincex/trading/v1/order_session.proto\x1a\x1dpincex/trading/v1/types.proto\"W\n\x17\x42\x61tchPlaceOrdersRequest\x12<\n\x06orders\x18\x01 \x03(\x0b\x32$.pincex.trading.v1.PlaceOrderRequestR\x06orders\"V\n\x18\x42\x61tchPlaceOrdersResponse\x12:\n\x07results\x18\x01 \x03(\x0b\x32 .pincex.trading.v1.CommandResultR\x07results\"O\n\x0fGetOrderRequest\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12!\n\x0cmin_sequence\x18\x02 \x01(\x04R\x0bminSequence\"k\n\x1eGetOrderByClientOrderIdRequest\x12&\n\x0f\x63lient_order_id\x18\x01 \x01(\tR\rclientOrderId\x12!\n\x0cmin_sequence\x18\x02 \x01(\x04R\x0bminSequence\"\xf3\x01\n\x11ListOrdersRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12:\n\x08statuses\x18\x02 \x03(\x0e\x32\x1e.pincex.trading.v1.OrderStatusR\x08statuses\x12+\n\x04side\x18\x03 \x01(\x0e\x32\x17.pincex.trading.v1.SideR\x04side\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x06 \x01(\x04R\x0bminSequence\"\x8a\x01\n\x12ListOrdersResponse\x12\x30\n\x06orders\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"^\n\x17\x43\x61ncelAllOrdersResponse\x12\'\n\x0f\x63\x61ncelled_count\x18\x01 \x01(\rR\x0e\x63\x61ncelledCount\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\"\xa5\x01\n\x11ListTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x05 \x01(\x04R\x0bminSequence\"\x89\x01\n\x12ListTradesResponse\x12/\n\x06trades\x18\x01 \x03(\x0b\x32\x17.pincex.trading.v1.FillR\x06trades\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"=\n\x18StreamOrderEventsRequest\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\"\xc3\x03\n\nOrderEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12?\n\x08snapshot\x18\x04 \x01(\x0b\x32!.pincex.trading.v1.OrdersSnapshotH\x00R\x08snapshot\x12\x30\n\x05order\x18\x05 \x01(\x0b\x32\x18.pincex.trading.v1.OrderH\x00R\x05order\x12-\n\x04\x66ill\x18\x06 \x01(\x0b\x32\x17.pincex.trading.v1.FillH\x00R\x04\x66ill\x12<\n\theartbeat\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\t \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"^\n\x0eOrdersSnapshot\x12\x30\n\x06orders\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.OrderR\x06orders\x12\x1a\n\x08\x63omplete\x18\x02 \x01(\x08R\x08\x63omplete2\xb3\x0c\n\x0cOrderService\x12g\n\nPlaceOrder\x12$.pincex.trading.v1.PlaceOrderRequest\x1a\x18.pincex.trading.v1.Order\"\x19\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/orders:\x01*\x12\x91\x01\n\x10\x42\x61tchPlaceOrders\x12*.pincex.trading.v1.BatchPlaceOrdersRequest\x1a+.pincex.trading.v1.BatchPlaceOrdersResponse\"$\x82\xd3\xe4\x93\x02\x1e\"\x19/api/v1/orders:batchPlace:\x01*\x12n\n\x08GetOrder\x12\".pincex.trading.v1.GetOrderRequest\x1a\x18.pincex.trading.v1.Order\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/orders/{order_id}\x12\xa6\x01\n\x17GetOrderByClientOrderId\x12\x31.pincex.trading.v1.GetOrderByClientOrderIdRequest\x1a\x18.pincex.trading.v1.Order\">\x90\x02\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/api/v1/orders/by-client-order-id/{client_order_id}\x12t\n\nListOrders\x12$.pincex.trading.v1.ListOrdersRequest\x1a%.pincex.trading.v1.ListOrdersResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12\xa8\x01\n\x0b\x43\x61ncelOrder\x12%.pincex.trading.v1.CancelOrderRequest\x1a\x18.pincex.trading.v1.Order\"X\x82\xd3\xe4\x93\x02R*\x19/api/v1/orders/{order_id}Z5*3/api/v1/orders/by-client-order-id/{client_order_id}\x12~\n\x0cReplaceOrder\x12&.pincex.trading.v1.ReplaceOrderRequest\x1a\x18.pincex.trading.v1.Order\",\x82\xd3\xe4\x93\x02&\"!/api/v1/orders/{order_id}/replace:\x01*\x12{\n\x0bReduceOrder\x12%.pincex.trading.v1.ReduceOrderRequest\x1a\x18.pincex.trading.v1.Order\"+\x82\xd3\xe4\x93\x02%\" /api/v1/orders/{order_id}/reduce:\x01*\x12\x8d\x01\n\x0f\x43\x61ncelAllOrders\x12).pincex.trading.v1.CancelAllOrdersRequest\x1a*.pincex.trading.v1.CancelAllOrdersResponse\"#\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/orders:cancelAll:\x01*\x12t\n\nListTrades\x12$.pincex.trading.v1.ListTradesRequest\x1a%.pincex.trading.v1.ListTradesResponse\"\x19\x90\x02\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/trades\x12\x63\n\x0cOrderSession\x12&.pincex.trading.v1.OrderSessionRequest\x1a\'.pincex.trading.v1.OrderSessionResponse(\x01\x30\x01\x12\x83\x01\n\x11StreamOrderEvents\x12+.pincex.trading.v1.StreamOrderEventsRequest\x1a\x1d.pincex.trading.v1.OrderEvent\" \x90\x02\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/orders:stream0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%pincex/trading/v1/order_service.proto\x12\x11pincex.trading.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dpincex/common/v1/access.proto\x1a&pincex/trading/v1/order_commands.proto\x1a%pincex/trading/v1/order_session.proto\x1a\x1dpincex/trading/v1/types.proto\"W\n\x17\x42\x61tchPlaceOrdersRequest\x12<\n\x06orders\x18\x01 \x03(\x0b\x32$.pincex.trading.v1.PlaceOrderRequestR\x06orders\"V\n\x18\x42\x61tchPlaceOrdersResponse\x12:\n\x07results\x18\x01 \x03(\x0b\x32 .pincex.trading.v1.CommandResultR\x07results\"O\n\x0fGetOrderRequest\x12\x19\n\x08order_id\x18\x01 \x01(\tR\x07orderId\x12!\n\x0cmin_sequence\x18\x02 \x01(\x04R\x0bminSequence\"k\n\x1eGetOrderByClientOrderIdRequest\x12&\n\x0f\x63lient_order_id\x18\x01 \x01(\tR\rclientOrderId\x12!\n\x0cmin_sequence\x18\x02 \x01(\x04R\x0bminSequence\"\xf3\x01\n\x11ListOrdersRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12:\n\x08statuses\x18\x02 \x03(\x0e\x32\x1e.pincex.trading.v1.OrderStatusR\x08statuses\x12+\n\x04side\x18\x03 \x01(\x0e\x32\x17.pincex.trading.v1.SideR\x04side\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x06 \x01(\x04R\x0bminSequence\"\x8a\x01\n\x12ListOrdersResponse\x12\x30\n\x06orders\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.OrderR\x06orders\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"^\n\x17\x43\x61ncelAllOrdersResponse\x12\'\n\x0f\x63\x61ncelled_count\x18\x01 \x01(\rR\x0e\x63\x61ncelledCount\x12\x1a\n\x08sequence\x18\x02 \x01(\x04R\x08sequence\"\xa5\x01\n\x11ListTradesRequest\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x19\n\x08order_id\x18\x02 \x01(\tR\x07orderId\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\x12!\n\x0cmin_sequence\x18\x05 \x01(\x04R\x0bminSequence\"\x89\x01\n\x12ListTradesResponse\x12/\n\x06trades\x18\x01 \x03(\x0b\x32\x17.pincex.trading.v1.FillR\x06trades\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x03 \x01(\x04R\x08sequence\"=\n\x18StreamOrderEventsRequest\x12!\n\x0cresume_token\x18\x01 \x01(\tR\x0bresumeToken\"\xc3\x03\n\nOrderEvent\x12\x1a\n\x08sequence\x18\x01 \x01(\x04R\x08sequence\x12#\n\rprev_sequence\x18\x02 \x01(\x04R\x0cprevSequence\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12?\n\x08snapshot\x18\x04 \x01(\x0b\x32!.pincex.trading.v1.OrdersSnapshotH\x00R\x08snapshot\x12\x30\n\x05order\x18\x05 \x01(\x0b\x32\x18.pincex.trading.v1.OrderH\x00R\x05order\x12-\n\x04\x66ill\x18\x06 \x01(\x0b\x32\x17.pincex.trading.v1.FillH\x00R\x04\x66ill\x12<\n\theartbeat\x18\x07 \x01(\x0b\x32\x1c.pincex.trading.v1.HeartbeatH\x00R\theartbeat\x12\x36\n\x05\x64rain\x18\x08 \x01(\x0b\x32\x1e.pincex.trading.v1.DrainNoticeH\x00R\x05\x64rain\x12\x30\n\x03\x65nd\x18\t \x01(\x0b\x32\x1c.pincex.trading.v1.StreamEndH\x00R\x03\x65ndB\x07\n\x05\x65vent\"^\n\x0eOrdersSnapshot\x12\x30\n\x06orders\x18\x01 \x03(\x0b\x32\x18.pincex.trading.v1.OrderR\x06orders\x12\x1a\n\x08\x63omplete\x18\x02 \x01(\x08R\x08\x63omplete2\xff\x0c\n\x0cOrderService\x12m\n\nPlaceOrder\x12$.pincex.trading.v1.PlaceOrderRequest\x1a\x18.pincex.trading.v1.Order\"\x1f\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x13\"\x0e/api/v1/orders:\x01*\x12\x97\x01\n\x10\x42\x61tchPlaceOrders\x12*.pincex.trading.v1.BatchPlaceOrdersRequest\x1a+.pincex.trading.v1.BatchPlaceOrdersResponse\"*\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x1e\"\x19/api/v1/orders:batchPlace:\x01*\x12t\n\x08GetOrder\x12\".pincex.trading.v1.GetOrderRequest\x1a\x18.pincex.trading.v1.Order\"*\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/orders/{order_id}\x12\xac\x01\n\x17GetOrderByClientOrderId\x12\x31.pincex.trading.v1.GetOrderByClientOrderIdRequest\x1a\x18.pincex.trading.v1.Order\"D\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x35\x12\x33/api/v1/orders/by-client-order-id/{client_order_id}\x12z\n\nListOrders\x12$.pincex.trading.v1.ListOrdersRequest\x1a%.pincex.trading.v1.ListOrdersResponse\"\x1f\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/orders\x12\xae\x01\n\x0b\x43\x61ncelOrder\x12%.pincex.trading.v1.CancelOrderRequest\x1a\x18.pincex.trading.v1.Order\"^\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02R*\x19/api/v1/orders/{order_id}Z5*3/api/v1/orders/by-client-order-id/{client_order_id}\x12\x84\x01\n\x0cReplaceOrder\x12&.pincex.trading.v1.ReplaceOrderRequest\x1a\x18.pincex.trading.v1.Order\"2\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02&\"!/api/v1/orders/{order_id}/replace:\x01*\x12\x81\x01\n\x0bReduceOrder\x12%.pincex.trading.v1.ReduceOrderRequest\x1a\x18.pincex.trading.v1.Order\"1\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02%\" /api/v1/orders/{order_id}/reduce:\x01*\x12\x93\x01\n\x0f\x43\x61ncelAllOrders\x12).pincex.trading.v1.CancelAllOrdersRequest\x1a*.pincex.trading.v1.CancelAllOrdersResponse\")\xaa\xd4\x18\x02\x18\x02\x82\xd3\xe4\x93\x02\x1d\"\x18/api/v1/orders:cancelAll:\x01*\x12z\n\nListTrades\x12$.pincex.trading.v1.ListTradesRequest\x1a%.pincex.trading.v1.ListTradesResponse\"\x1f\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x10\x12\x0e/api/v1/trades\x12k\n\x0cOrderSession\x12&.pincex.trading.v1.OrderSessionRequest\x1a\'.pincex.trading.v1.OrderSessionResponse\"\x06\xaa\xd4\x18\x02\x18\x02(\x01\x30\x01\x12\x89\x01\n\x11StreamOrderEvents\x12+.pincex.trading.v1.StreamOrderEventsRequest\x1a\x1d.pincex.trading.v1.OrderEvent\"&\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x17\x12\x15/api/v1/orders:stream0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,51 +37,53 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.trading.v1.order_ser
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ORDERSERVICE'].methods_by_name['PlaceOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['PlaceOrder']._serialized_options = b'\202\323\344\223\002\023\"\016/api/v1/orders:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['PlaceOrder']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002\023\"\016/api/v1/orders:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['BatchPlaceOrders']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['BatchPlaceOrders']._serialized_options = b'\202\323\344\223\002\036\"\031/api/v1/orders:batchPlace:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['BatchPlaceOrders']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002\036\"\031/api/v1/orders:batchPlace:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\220\002\001\202\323\344\223\002\033\022\031/api/v1/orders/{order_id}'
+  _globals['_ORDERSERVICE'].methods_by_name['GetOrder']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\033\022\031/api/v1/orders/{order_id}'
   _globals['_ORDERSERVICE'].methods_by_name['GetOrderByClientOrderId']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['GetOrderByClientOrderId']._serialized_options = b'\220\002\001\202\323\344\223\0025\0223/api/v1/orders/by-client-order-id/{client_order_id}'
+  _globals['_ORDERSERVICE'].methods_by_name['GetOrderByClientOrderId']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\0025\0223/api/v1/orders/by-client-order-id/{client_order_id}'
   _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\220\002\001\202\323\344\223\002\020\022\016/api/v1/orders'
+  _globals['_ORDERSERVICE'].methods_by_name['ListOrders']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\020\022\016/api/v1/orders'
   _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\202\323\344\223\002R*\031/api/v1/orders/{order_id}Z5*3/api/v1/orders/by-client-order-id/{client_order_id}'
+  _globals['_ORDERSERVICE'].methods_by_name['CancelOrder']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002R*\031/api/v1/orders/{order_id}Z5*3/api/v1/orders/by-client-order-id/{client_order_id}'
   _globals['_ORDERSERVICE'].methods_by_name['ReplaceOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ReplaceOrder']._serialized_options = b'\202\323\344\223\002&\"!/api/v1/orders/{order_id}/replace:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['ReplaceOrder']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002&\"!/api/v1/orders/{order_id}/replace:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['ReduceOrder']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ReduceOrder']._serialized_options = b'\202\323\344\223\002%\" /api/v1/orders/{order_id}/reduce:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['ReduceOrder']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002%\" /api/v1/orders/{order_id}/reduce:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['CancelAllOrders']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['CancelAllOrders']._serialized_options = b'\202\323\344\223\002\035\"\030/api/v1/orders:cancelAll:\001*'
+  _globals['_ORDERSERVICE'].methods_by_name['CancelAllOrders']._serialized_options = b'\252\324\030\002\030\002\202\323\344\223\002\035\"\030/api/v1/orders:cancelAll:\001*'
   _globals['_ORDERSERVICE'].methods_by_name['ListTrades']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['ListTrades']._serialized_options = b'\220\002\001\202\323\344\223\002\020\022\016/api/v1/trades'
+  _globals['_ORDERSERVICE'].methods_by_name['ListTrades']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\020\022\016/api/v1/trades'
+  _globals['_ORDERSERVICE'].methods_by_name['OrderSession']._loaded_options = None
+  _globals['_ORDERSERVICE'].methods_by_name['OrderSession']._serialized_options = b'\252\324\030\002\030\002'
   _globals['_ORDERSERVICE'].methods_by_name['StreamOrderEvents']._loaded_options = None
-  _globals['_ORDERSERVICE'].methods_by_name['StreamOrderEvents']._serialized_options = b'\220\002\001\202\323\344\223\002\027\022\025/api/v1/orders:stream'
-  _globals['_BATCHPLACEORDERSREQUEST']._serialized_start=200
-  _globals['_BATCHPLACEORDERSREQUEST']._serialized_end=287
-  _globals['_BATCHPLACEORDERSRESPONSE']._serialized_start=289
-  _globals['_BATCHPLACEORDERSRESPONSE']._serialized_end=375
-  _globals['_GETORDERREQUEST']._serialized_start=377
-  _globals['_GETORDERREQUEST']._serialized_end=456
-  _globals['_GETORDERBYCLIENTORDERIDREQUEST']._serialized_start=458
-  _globals['_GETORDERBYCLIENTORDERIDREQUEST']._serialized_end=565
-  _globals['_LISTORDERSREQUEST']._serialized_start=568
-  _globals['_LISTORDERSREQUEST']._serialized_end=811
-  _globals['_LISTORDERSRESPONSE']._serialized_start=814
-  _globals['_LISTORDERSRESPONSE']._serialized_end=952
-  _globals['_CANCELALLORDERSRESPONSE']._serialized_start=954
-  _globals['_CANCELALLORDERSRESPONSE']._serialized_end=1048
-  _globals['_LISTTRADESREQUEST']._serialized_start=1051
-  _globals['_LISTTRADESREQUEST']._serialized_end=1216
-  _globals['_LISTTRADESRESPONSE']._serialized_start=1219
-  _globals['_LISTTRADESRESPONSE']._serialized_end=1356
-  _globals['_STREAMORDEREVENTSREQUEST']._serialized_start=1358
-  _globals['_STREAMORDEREVENTSREQUEST']._serialized_end=1419
-  _globals['_ORDEREVENT']._serialized_start=1422
-  _globals['_ORDEREVENT']._serialized_end=1873
-  _globals['_ORDERSSNAPSHOT']._serialized_start=1875
-  _globals['_ORDERSSNAPSHOT']._serialized_end=1969
-  _globals['_ORDERSERVICE']._serialized_start=1972
-  _globals['_ORDERSERVICE']._serialized_end=3559
+  _globals['_ORDERSERVICE'].methods_by_name['StreamOrderEvents']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\027\022\025/api/v1/orders:stream'
+  _globals['_BATCHPLACEORDERSREQUEST']._serialized_start=231
+  _globals['_BATCHPLACEORDERSREQUEST']._serialized_end=318
+  _globals['_BATCHPLACEORDERSRESPONSE']._serialized_start=320
+  _globals['_BATCHPLACEORDERSRESPONSE']._serialized_end=406
+  _globals['_GETORDERREQUEST']._serialized_start=408
+  _globals['_GETORDERREQUEST']._serialized_end=487
+  _globals['_GETORDERBYCLIENTORDERIDREQUEST']._serialized_start=489
+  _globals['_GETORDERBYCLIENTORDERIDREQUEST']._serialized_end=596
+  _globals['_LISTORDERSREQUEST']._serialized_start=599
+  _globals['_LISTORDERSREQUEST']._serialized_end=842
+  _globals['_LISTORDERSRESPONSE']._serialized_start=845
+  _globals['_LISTORDERSRESPONSE']._serialized_end=983
+  _globals['_CANCELALLORDERSRESPONSE']._serialized_start=985
+  _globals['_CANCELALLORDERSRESPONSE']._serialized_end=1079
+  _globals['_LISTTRADESREQUEST']._serialized_start=1082
+  _globals['_LISTTRADESREQUEST']._serialized_end=1247
+  _globals['_LISTTRADESRESPONSE']._serialized_start=1250
+  _globals['_LISTTRADESRESPONSE']._serialized_end=1387
+  _globals['_STREAMORDEREVENTSREQUEST']._serialized_start=1389
+  _globals['_STREAMORDEREVENTSREQUEST']._serialized_end=1450
+  _globals['_ORDEREVENT']._serialized_start=1453
+  _globals['_ORDEREVENT']._serialized_end=1904
+  _globals['_ORDERSSNAPSHOT']._serialized_start=1906
+  _globals['_ORDERSSNAPSHOT']._serialized_end=2000
+  _globals['_ORDERSERVICE']._serialized_start=2003
+  _globals['_ORDERSERVICE']._serialized_end=3666
 # @@protoc_insertion_point(module_scope)

@@ -280,6 +280,7 @@ class Order(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     UPDATED_TIME_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     """Chosen by the exchange: the engine's sequence of the order's acceptance, as a decimal string."""
     client_order_id: _builtins.str
@@ -320,6 +321,8 @@ class Order(_message.Message):
     """Whose it is."""
     sequence: _builtins.int
     """The engine's sequence of its last change. Pass it as `min_sequence` to read your own write anywhere."""
+    api_key: _builtins.str
+    """The API key that placed it, "ak_..."; empty where a person's token did."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """Only with GTD."""
@@ -359,10 +362,11 @@ class Order(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         updated_time: _timestamp_pb2.Timestamp | None = ...,
         sequence: _builtins.int = ...,
+        api_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "expire_time", b"expire_time", "updated_time", b"updated_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "average_price", b"average_price", "cancel_reason", b"cancel_reason", "client_order_id", b"client_order_id", "created_time", b"created_time", "expire_time", b"expire_time", "fee_paid", b"fee_paid", "filled_notional", b"filled_notional", "filled_quantity", b"filled_quantity", "open_quantity", b"open_quantity", "order_id", b"order_id", "order_type", b"order_type", "post_only", b"post_only", "price", b"price", "quantity", b"quantity", "self_trade_prevention", b"self_trade_prevention", "sequence", b"sequence", "side", b"side", "status", b"status", "stop_price", b"stop_price", "symbol", b"symbol", "time_in_force", b"time_in_force", "triggered", b"triggered", "updated_time", b"updated_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "average_price", b"average_price", "cancel_reason", b"cancel_reason", "client_order_id", b"client_order_id", "created_time", b"created_time", "expire_time", b"expire_time", "fee_paid", b"fee_paid", "filled_notional", b"filled_notional", "filled_quantity", b"filled_quantity", "open_quantity", b"open_quantity", "order_id", b"order_id", "order_type", b"order_type", "post_only", b"post_only", "price", b"price", "quantity", b"quantity", "self_trade_prevention", b"self_trade_prevention", "sequence", b"sequence", "side", b"side", "status", b"status", "stop_price", b"stop_price", "symbol", b"symbol", "time_in_force", b"time_in_force", "triggered", b"triggered", "updated_time", b"updated_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
