@@ -42,7 +42,7 @@ _TEMPLATE = "pincex_template"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One migrated database of a server, as the owner of the tables and as the engine see it."""
+    """One migrated database of a server, as the owner of the tables, the engine and the auth service see it."""
 
     server: "PostgresServer"
     name: str
@@ -54,6 +54,10 @@ class Database:
     @property
     def trading_url(self) -> str:
         return self.server.url(self.name, "trading_user")
+
+    @property
+    def auth_url(self) -> str:
+        return self.server.url(self.name, "auth_user")
 
 
 class PostgresServer:
@@ -86,6 +90,7 @@ class PostgresServer:
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
             connection.execute("CREATE ROLE admin LOGIN")
             connection.execute("CREATE ROLE trading_user LOGIN")
+            connection.execute("CREATE ROLE auth_user LOGIN")
             connection.execute(f"CREATE DATABASE {_TEMPLATE} OWNER admin")
         migrate.run(self.url(_TEMPLATE, "admin"))
 
