@@ -36,13 +36,16 @@ CREATE TABLE recovery_codes (
 
 CREATE TABLE mail_codes (
     user_id    bigint      NOT NULL REFERENCES users,
-    purpose    text        NOT NULL CHECK (purpose IN ('verify-email', 'reset-password')),
+    purpose    text        NOT NULL CHECK (purpose IN ('verify-email', 'reset-password', 'already-registered')),
     code_hash  bytea       NOT NULL,
     attempts   integer     NOT NULL DEFAULT 0,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     expires_at timestamptz NOT NULL,
+    day_start  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    day_count  integer     NOT NULL DEFAULT 1,
     PRIMARY KEY (user_id, purpose)
 );
+COMMENT ON COLUMN mail_codes.day_count IS 'Mails of this purpose since day_start: nobody is flooded at a stranger''s request.';
 
 CREATE TABLE sub_accounts (
     account    text        PRIMARY KEY,
@@ -203,7 +206,7 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'auth_user') THEN
         EXECUTE 'GRANT SELECT, INSERT, UPDATE ON ' || ours || ' TO auth_user';
         REVOKE UPDATE ON auth_revocations FROM auth_user;
-        GRANT DELETE ON recovery_codes, mail_codes, certificates, request_nonces TO auth_user;
+        GRANT DELETE ON recovery_codes, failed_login_attempts, certificates, request_nonces TO auth_user;
         GRANT EXECUTE ON FUNCTION auth_revoke(text, text, bigint, text, text[], boolean, text) TO auth_user;
     END IF;
 END $$;
