@@ -69,6 +69,9 @@ class AuditRecord(_message.Message):
     OUTCOME_FIELD_NUMBER: _builtins.int
     PREV_HASH_FIELD_NUMBER: _builtins.int
     HASH_FIELD_NUMBER: _builtins.int
+    RECORD_ID_FIELD_NUMBER: _builtins.int
+    STORE_TIME_FIELD_NUMBER: _builtins.int
+    WRITER_ROLE_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1 and up, without a gap."""
     phase: Global___AuditPhase.ValueType
@@ -93,8 +96,17 @@ class AuditRecord(_message.Message):
     prev_hash: _builtins.str
     """SHA-256, hexadecimal, of the record before, and of this one with it."""
     hash: _builtins.str
+    record_id: _builtins.str
+    """Given by the writer: a record that is written again after a lost answer stands once."""
+    writer_role: _builtins.str
     @_builtins.property
-    def record_time(self) -> _timestamp_pb2.Timestamp: ...
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was so, by the writer's clock."""
+
+    @_builtins.property
+    def store_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was stored, by the database's clock, and as which of the database's roles the writer had signed in."""
+
     def __init__(
         self,
         *,
@@ -113,10 +125,13 @@ class AuditRecord(_message.Message):
         outcome: _builtins.str = ...,
         prev_hash: _builtins.str = ...,
         hash: _builtins.str = ...,
+        record_id: _builtins.str = ...,
+        store_time: _timestamp_pb2.Timestamp | None = ...,
+        writer_role: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time", "store_time", b"store_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "address", b"address", "credential", b"credential", "details", b"details", "hash", b"hash", "instance", b"instance", "outcome", b"outcome", "phase", b"phase", "prev_hash", b"prev_hash", "reason", b"reason", "record_time", b"record_time", "request_id", b"request_id", "sequence", b"sequence", "service", b"service"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "address", b"address", "credential", b"credential", "details", b"details", "hash", b"hash", "instance", b"instance", "outcome", b"outcome", "phase", b"phase", "prev_hash", b"prev_hash", "reason", b"reason", "record_id", b"record_id", "record_time", b"record_time", "request_id", b"request_id", "sequence", b"sequence", "service", b"service", "store_time", b"store_time", "writer_role", b"writer_role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
