@@ -16,8 +16,10 @@ CREATE TABLE users (
     locked_at      timestamptz,
     locked_until   timestamptz,
     lock_reason    text,
+    lock_scope     text        CHECK (lock_scope IN ('login', 'all')),
     created_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
     CHECK (email = lower(email)),
+    CHECK ((locked_at IS NULL) = (lock_scope IS NULL)),
     CHECK (NOT totp_enabled OR totp_secret IS NOT NULL)
 );
 CREATE UNIQUE INDEX users_email ON users (email);
@@ -26,6 +28,8 @@ COMMENT ON COLUMN users.generation IS 'Tokens of an earlier generation are void;
 COMMENT ON COLUMN users.totp_secret IS 'Encrypted by the auth service.';
 COMMENT ON COLUMN users.totp_last_step IS 'The 30 s step of the last code that was taken: no code counts twice.';
 COMMENT ON COLUMN users.locked_until IS 'Without it, while locked_at is set: until somebody unlocks.';
+COMMENT ON COLUMN users.lock_scope IS
+    'login: no new sessions (wrong passwords, which anybody may send); all: sessions, tokens and keys too (an operator).';
 
 CREATE TABLE recovery_codes (
     user_id   bigint      NOT NULL REFERENCES users,
@@ -206,7 +210,8 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'auth_user') THEN
         EXECUTE 'GRANT SELECT, INSERT, UPDATE ON ' || ours || ' TO auth_user';
         REVOKE UPDATE ON auth_revocations FROM auth_user;
-        GRANT DELETE ON recovery_codes, failed_login_attempts, certificates, request_nonces TO auth_user;
+        GRANT DELETE ON recovery_codes, failed_login_attempts, certificates, request_nonces, auth_signing_keys, refresh_tokens,
+            user_sessions TO auth_user;
         GRANT EXECUTE ON FUNCTION auth_revoke(text, text, bigint, text, text[], boolean, text) TO auth_user;
     END IF;
 END $$;

@@ -1,0 +1,32 @@
+"""What the auth service counts; docs/METRICS.md lists it."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+
+class AuthMetrics:
+    """One a process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.argon2 = Counter(
+            "pincex_auth_argon2", "Runs of argon2id, by what for: verify or hash.", ["work"], registry=registry
+        )
+        self.logins = Counter(
+            "pincex_auth_logins",
+            "Log-ins that were answered, by OK or the error's reason.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.refreshes = Counter(
+            "pincex_auth_refreshes",
+            "Refresh tokens that were answered: OK, repeated (a lost answer), reused (its session ended), refused.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.tokens = Counter(
+            "pincex_auth_tokens", "Access tokens signed, by what they stand for.", ["of"], registry=registry
+        )
+        self.signing_key_seconds = Gauge(
+            "pincex_auth_signing_key_age_seconds", "Since when the present signing key signs.", registry=registry
+        )
