@@ -42,7 +42,7 @@ _TEMPLATE = "pincex_template"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """One migrated database of a server, as the owner of the tables, the engine and the auth service see it."""
+    """One migrated database of a server, as the owner of the tables and the services see it."""
 
     server: "PostgresServer"
     name: str
@@ -58,6 +58,10 @@ class Database:
     @property
     def auth_url(self) -> str:
         return self.server.url(self.name, "auth_user")
+
+    @property
+    def audit_url(self) -> str:
+        return self.server.url(self.name, "audit_user")
 
 
 class PostgresServer:
@@ -91,6 +95,7 @@ class PostgresServer:
             connection.execute("CREATE ROLE admin LOGIN")
             connection.execute("CREATE ROLE trading_user LOGIN")
             connection.execute("CREATE ROLE auth_user LOGIN")
+            connection.execute("CREATE ROLE audit_user LOGIN")
             connection.execute(f"CREATE DATABASE {_TEMPLATE} OWNER admin")
         migrate.run(self.url(_TEMPLATE, "admin"))
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DATABASE = "pincex"
 ADMIN, TRADING, AUTH, REPLICATION = "admin", "trading_user", "auth_user", "replication_user"
+# The admin service: reads the audit trail.
+AUDIT = "audit_user"
 # The database that every cluster has.
 MAINTENANCE = "postgres"
 
@@ -27,8 +29,8 @@ _DEFAULTS = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} IN SCHEMA public GRANT"
 _GRANTS = (
     f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC",
     "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-    f"GRANT CONNECT ON DATABASE {DATABASE} TO {TRADING}, {AUTH}, {REPLICATION}",
-    f"GRANT USAGE ON SCHEMA public TO {TRADING}, {AUTH}",
+    f"GRANT CONNECT ON DATABASE {DATABASE} TO {TRADING}, {AUTH}, {AUDIT}, {REPLICATION}",
+    f"GRANT USAGE ON SCHEMA public TO {TRADING}, {AUTH}, {AUDIT}",
     f"{_DEFAULTS} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {TRADING}",
     f"{_DEFAULTS} USAGE, SELECT ON SEQUENCES TO {TRADING}",
     "CREATE EXTENSION IF NOT EXISTS pg_stat_statements",
@@ -65,7 +67,8 @@ async def _make_roles(home: Path, url: str) -> None:
     connection = await asyncpg.connect(url, timeout=5)
     try:
         async with connection.transaction():
-            for role, options in ((TRADING, "LOGIN"), (AUTH, "LOGIN"), (REPLICATION, "LOGIN REPLICATION")):
+            for role in (TRADING, AUTH, AUDIT, REPLICATION):
+                options = "LOGIN REPLICATION" if role == REPLICATION else "LOGIN"
                 if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                     await connection.execute(f"CREATE ROLE {role}")
                 # The verifier, not the password: statements end up in logs and in pg_stat_statements.
