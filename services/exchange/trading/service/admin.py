@@ -10,6 +10,7 @@ from google.api import httpbody_pb2
 
 from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE, SYMBOL, canonical_symbol
+from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.request import request_context
 from exchange.trading.core import book
@@ -28,7 +29,7 @@ from exchange.trading.core.constants import (
 from exchange.trading.core.events import R_COUNT, R_SEQUENCE
 from exchange.trading.core.invariants import check_market, check_money
 from exchange.trading.inspection import Inspector
-from exchange.trading.service import paging, requests
+from exchange.trading.service import requests
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.market import add_levels, checked_depth
 from exchange.trading.service.messages import asset_message, market_message

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
+from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.book_view import BookView, view_of
 from exchange.trading.core import book
@@ -12,7 +13,6 @@ from exchange.trading.core.model import BookSide
 from exchange.trading.feeds.book_mirror import CHECKSUM_LEVELS, checksum_of
 from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.past.books import MAX_DEPTH, PastBooks
-from exchange.trading.service import paging
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import market_message, trade_message

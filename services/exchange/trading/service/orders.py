@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from itertools import islice
 from typing import Any, Final
 
+from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.request import request_context
 from exchange.trading.core.commands import C_REQUEST_ID, Command
@@ -13,7 +14,7 @@ from exchange.trading.core.events import R_COUNT, R_ORDER_ID, R_SEQUENCE, Result
 from exchange.trading.core.model import Account, Order
 from exchange.trading.core.orders import find_order
 from exchange.trading.feeds.tape import TradeTape
-from exchange.trading.service import paging, requests
+from exchange.trading.service import requests
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import fill_message, order_message, placed_message
 from exchange.trading.service.order_lookup import units_of_order

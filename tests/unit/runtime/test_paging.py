@@ -7,7 +7,7 @@ import base64
 import pytest
 
 from exchange.runtime.errors import ServiceError
-from exchange.trading.service.paging import make_token, number_position, page_size, read_token
+from exchange.runtime.paging import make_token, number_position, page_size, read_token
 
 
 def test_a_token_gives_its_position_back_for_the_same_filters_only() -> None:
