@@ -7,8 +7,7 @@ from typing import Final, Protocol
 
 from exchange.auth.users import User
 
-
-# The keyed hash of a normal address, by which attempts are counted.
+# The purpose of the keyed hash of a normal address, by which attempts are counted.
 LOGIN_NAME: Final = "login-name"
 # Purposes of codes that are sent by mail.
 VERIFY_EMAIL: Final = "verify-email"
@@ -61,19 +60,41 @@ class MailCodes(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A guess that was let in. Until it is decided it counts as a failure, so that many at a time are no way around.
+
+    `address` is whole; `number` says which one it is of its name's, 1 for the first within the window.
+    """
+
+    attempt_id: int
+    name_hash: bytes
+    address: str
+    number: int
+
+
 class Throttle(Protocol):
-    """Slows guessing down, by name and by address, and locks accounts. `name_hash` is `keyring.keyed_hash(LOGIN_NAME).digest(email)`."""
+    """Slows guessing down, by name and by address, and locks log-ins. Passwords, mailed codes and codes of the second factor count.
 
-    async def check(self, name_hash: bytes, address: str) -> None:
-        """Before any work. Raises ServiceError TOO_MANY_ATTEMPTS with the time to wait."""
+    The caller ends each attempt in exactly one way; one that it never ends (a crash) stays a failure.
+    """
+
+    async def admit(self, email: str, address: str) -> Attempt:
+        """Before any work, for a normal address whether or not it is known. Raises ServiceError TOO_MANY_ATTEMPTS with
+        the time to wait, AUTH_UNAVAILABLE.
+        """
         ...
 
-    async def failed(self, name_hash: bytes, address: str, user_id: int | None, reason: str) -> None:
-        """Record a failed attempt, and lock the user's log-in once there were too many. `user_id` None: no such user."""
+    async def failed(self, attempt: Attempt, user_id: int | None, reason: str) -> None:
+        """Record that it failed, and lock the user's log-in once there were too many. `user_id` None: no such user."""
         ...
 
-    async def succeeded(self, name_hash: bytes, address: str, user_id: int) -> None:
-        """Forgive the failed attempts of this name."""
+    async def succeeded(self, attempt: Attempt) -> None:
+        """Take it back, and forgive the failures of this name: the whole log-in went through."""
+        ...
+
+    async def withdrawn(self, attempt: Attempt) -> None:
+        """Take it back and forgive nothing: the password was right and something else is asked for, such as a code."""
         ...
 
 
