@@ -17,9 +17,10 @@ from pincex.trading.v1 import (
 )
 from pincex_client import models
 from pincex_client.convert import from_wire, now_timestamp, plain_decimal
+from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
 from pincex_client.requests import enum_value
-from pincex_client.transport import Caller, Metadata, RetryPolicy, new_id, open_channel
+from pincex_client.transport import Caller, Identity, RetryPolicy, new_id, open_channel, with_request_id
 
 Amount = Decimal | int | str
 PAGE_SIZE = 500
@@ -32,13 +33,13 @@ class AdminClient:
         self,
         target: str,
         *,
-        metadata: Metadata = (),
+        identity: Identity | None = None,
         policy: RetryPolicy | None = None,
         channel_options: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.target = target
         self.channel = open_channel(target, channel_options)
-        self._caller = Caller(metadata, policy or RetryPolicy())
+        self._caller = Caller(identity if identity is not None else Fixed(), policy or RetryPolicy())
         self._admin = admin_service_pb2_grpc.TradingAdminServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
 
@@ -242,7 +243,8 @@ class AdminClient:
         """
         request = admin_service_pb2.VerifyJournalRequest(from_sequence=from_sequence, to_sequence=to_sequence)
         request_id = new_id("r")
-        stream = self._admin.VerifyJournal(request, metadata=(*self._caller.metadata, ("x-request-id", request_id)))
+        headers = with_request_id(await self._caller.identity.metadata(), request_id)
+        stream = self._admin.VerifyJournal(request, metadata=headers)
         done = False
         try:
             async for message in stream:

@@ -11,7 +11,7 @@ from pincex.trading.v1 import market_service_pb2, types_pb2
 from pincex_client.errors import ExchangeError, Unavailable
 from pincex_client.models import Level
 from pincex_client.streams import Reconnect, ResumableStream
-from pincex_client.transport import Metadata
+from pincex_client.transport import Identity, Metadata
 
 if TYPE_CHECKING:
     from pincex.trading.v1.market_service_pb2_grpc import MarketServiceAsyncStub
@@ -153,9 +153,9 @@ class BookStream(ResumableStream[LiveBook]):
     """
 
     def __init__(
-        self, stub: "MarketServiceAsyncStub", metadata: Metadata, symbol: str, depth: int = 0, **options: Any
+        self, stub: "MarketServiceAsyncStub", identity: Identity, symbol: str, depth: int = 0, **options: Any
     ) -> None:
-        super().__init__(metadata, **options)
+        super().__init__(identity, **options)
         self.book = LiveBook(symbol, depth)
         self._stub = stub
         # A token without the book it continues would build on nothing.

@@ -25,10 +25,11 @@ from pincex_client import models, requests
 from pincex_client.admin import AdminClient
 from pincex_client.book import BookStream
 from pincex_client.convert import from_wire
+from pincex_client.credentials import Credentials, Fixed
 from pincex_client.feeds import BalanceStream, OrderEventStream, TradeStream
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
-from pincex_client.transport import Caller, Metadata, RetryPolicy, open_channel
+from pincex_client.transport import Caller, RetryPolicy, open_channel
 
 Amount = Decimal | int | str
 Item = TypeVar("Item")
@@ -41,8 +42,8 @@ PAST_DEADLINE = 60.0
 class ExchangeClient:
     """Orders, markets and balances of one account.
 
-    `target` is the public edge (or an engine itself), `ops_target` the ops listener for `admin`. `account` is sent as
-    `x-pincex-account` (development profile), `token` as a bearer token. Every mutation carries an id, made here where
+    `target` is the public edge (or an engine itself), `ops_target` the ops listener for `admin`. `credentials` say who
+    calls; `account` (development profile) and `token` are short for `credentials.Fixed`. Every mutation carries an id, made here where
     the caller gives none, so that it may be repeated after a lost answer. Reads see the client's own writes on any
     replica: they carry the newest sequence that a write has returned.
 
@@ -56,18 +57,20 @@ class ExchangeClient:
         ops_target: str | None = None,
         account: str | None = None,
         token: str | None = None,
+        credentials: Credentials | None = None,
         policy: RetryPolicy | None = None,
         channel_options: Sequence[tuple[str, int]] = (),
     ) -> None:
         self.target = target
         self.account = account
         self.policy = policy or RetryPolicy()
-        self.metadata: Metadata = identity_metadata(account, token)
         self.channel = open_channel(target, channel_options)
+        self.credentials = credentials if credentials is not None else Fixed(account=account, token=token)
+        self.credentials.attach(self.channel)
         self._ops_target = ops_target
         self._ops_options = tuple(channel_options)
         self._admin: AdminClient | None = None
-        self._caller = Caller(self.metadata, self.policy)
+        self._caller = Caller(self.credentials, self.policy)
         self._orders = order_service_pb2_grpc.OrderServiceStub(self.channel)
         self._markets = market_service_pb2_grpc.MarketServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
@@ -97,7 +100,7 @@ class ExchangeClient:
             if self._ops_target is None:
                 raise ValueError("no ops_target: the operator's calls need the address of the ops listener")
             self._admin = AdminClient(
-                self._ops_target, metadata=self.metadata, policy=self.policy, channel_options=self._ops_options
+                self._ops_target, identity=self.credentials, policy=self.policy, channel_options=self._ops_options
             )
         return self._admin
 
@@ -226,7 +229,7 @@ class ExchangeClient:
 
     def session(self, session_id: str = "", **options: Any) -> OrderSession:
         """An order session: numbered commands in batches, which outlives connections. See `SessionOptions`."""
-        return OrderSession(self._orders, self.metadata, session_id, SessionOptions(**options))
+        return OrderSession(self._orders, self.credentials, session_id, SessionOptions(**options))
 
     # --- Markets ----------------------------------------------------------------------------------------------------
 
@@ -306,19 +309,19 @@ class ExchangeClient:
 
     def book_stream(self, symbol: str, *, depth: int = 0, **options: Any) -> BookStream:
         """A live, verified book: `async for book in stream`. Depth 10, 50, 200, or 0 for all levels."""
-        return BookStream(self._markets, self.metadata, symbol, depth, **options)
+        return BookStream(self._markets, self.credentials, symbol, depth, **options)
 
     def order_events(self, **options: Any) -> OrderEventStream:
         """The account's own events: a snapshot of open orders, then each change and fill."""
-        return OrderEventStream(self._orders, self.metadata, **options)
+        return OrderEventStream(self._orders, self.credentials, **options)
 
     def trade_stream(self, symbol: str, **options: Any) -> TradeStream:
         """The public trades of a market, the latest first batch included."""
-        return TradeStream(self._markets, self.metadata, symbol, **options)
+        return TradeStream(self._markets, self.credentials, symbol, **options)
 
     def balance_stream(self, **options: Any) -> BalanceStream:
         """The account's balances as they change."""
-        return BalanceStream(self._accounts, self.metadata, **options)
+        return BalanceStream(self._accounts, self.credentials, **options)
 
     # --- Read your writes -------------------------------------------------------------------------------------------
 
@@ -331,16 +334,6 @@ class ExchangeClient:
 
     def _min(self, min_sequence: int | None) -> int:
         return self.last_sequence if min_sequence is None else min_sequence
-
-
-def identity_metadata(account: str | None, token: str | None) -> Metadata:
-    """Who calls, as request metadata."""
-    metadata: list[tuple[str, str]] = []
-    if account:
-        metadata.append(("x-pincex-account", account))
-    if token:
-        metadata.append(("authorization", f"Bearer {token}"))
-    return tuple(metadata)
 
 
 async def _gather(items: AsyncIterator[Item], limit: int | None) -> list[Item]:

@@ -30,6 +30,8 @@ TRANSIENT_REASONS = frozenset(
         "TOO_MANY_STREAMS",
         "UPSTREAM_UNAVAILABLE",
         "UPSTREAM_TIMEOUT",
+        "AUTH_UNAVAILABLE",
+        "AUDIT_UNAVAILABLE",
     }
 )
 
@@ -145,7 +147,9 @@ _CLASS_OF_REASON: dict[str, type[ExchangeError]] = {
     **dict.fromkeys(("MAINTENANCE", "CIRCUIT_BREAKER", "NEW_ORDERS_DISABLED"), TradingSuspended),
     **dict.fromkeys(("HISTORY_CHANGED", "STATE_DIFFERS"), DataLoss),
     **dict.fromkeys(("DUPLICATE_ID", "ALREADY_EXISTS"), AlreadyExists),
-    **dict.fromkeys(("OVERLOADED", "QUOTA_EXCEEDED", "SLOW_CONSUMER", "TOO_MANY_STREAMS"), Overloaded),
+    **dict.fromkeys(
+        ("OVERLOADED", "QUOTA_EXCEEDED", "SLOW_CONSUMER", "TOO_MANY_STREAMS", "TOO_MANY_ATTEMPTS"), Overloaded
+    ),
     **dict.fromkeys(
         (
             "JOURNAL_UNAVAILABLE",
@@ -154,6 +158,8 @@ _CLASS_OF_REASON: dict[str, type[ExchangeError]] = {
             "SEQUENCE_NOT_REACHED",
             "UPSTREAM_UNAVAILABLE",
             "UPSTREAM_TIMEOUT",
+            "AUTH_UNAVAILABLE",
+            "AUDIT_UNAVAILABLE",
         ),
         Unavailable,
     ),
@@ -176,6 +182,8 @@ _CLASS_OF_REASON: dict[str, type[ExchangeError]] = {
             "MALFORMED_REQUEST",
             "BODY_TOO_LARGE",
             "REQUEST_TOO_OLD",
+            "CODE_REFUSED",
+            "PASSWORD_TOO_WEAK",
         ),
         InvalidRequest,
     ),
@@ -187,10 +195,29 @@ _CLASS_OF_REASON: dict[str, type[ExchangeError]] = {
             "HOLD_NOT_FOUND",
             "SESSION_NOT_FOUND",
             "UNKNOWN_PATH",
+            "USER_NOT_FOUND",
+            "API_KEY_NOT_FOUND",
+            "LOGIN_SESSION_NOT_FOUND",
+            "CERTIFICATE_NOT_FOUND",
+            "SUB_ACCOUNT_NOT_FOUND",
         ),
         NotFound,
     ),
-    "UNAUTHENTICATED": Unauthenticated,
+    **dict.fromkeys(
+        (
+            "UNAUTHENTICATED",
+            "CREDENTIALS_REFUSED",
+            "SECOND_FACTOR_REQUIRED",
+            "TOKEN_EXPIRED",
+            "TOKEN_REFUSED",
+            "CREDENTIAL_REVOKED",
+            "SIGNATURE_REFUSED",
+            "TIMESTAMP_OUT_OF_WINDOW",
+            "NONCE_REUSED",
+        ),
+        Unauthenticated,
+    ),
+    **dict.fromkeys(("ADDRESS_NOT_ALLOWED", "SCOPE_MISSING", "ACCOUNT_LOCKED"), PermissionDenied),
     "PERMISSION_DENIED": PermissionDenied,
     "INTERNAL": InternalError,
 }

@@ -8,7 +8,7 @@ from pincex.trading.v1 import account_service_pb2, market_service_pb2, order_ser
 from pincex_client.convert import from_wire
 from pincex_client.models import Balance, Fill, Order, Trade
 from pincex_client.streams import ResumableStream
-from pincex_client.transport import Metadata
+from pincex_client.transport import Identity, Metadata
 
 if TYPE_CHECKING:
     from pincex.trading.v1.account_service_pb2_grpc import AccountServiceAsyncStub
@@ -35,9 +35,9 @@ class OrderEventStream(ResumableStream[OrderUpdate]):
     """
 
     def __init__(
-        self, stub: "OrderServiceAsyncStub", metadata: Metadata, *, fills_only: bool = False, **options: Any
+        self, stub: "OrderServiceAsyncStub", identity: Identity, *, fills_only: bool = False, **options: Any
     ) -> None:
-        super().__init__(metadata, **options)
+        super().__init__(identity, **options)
         self.snapshots = 0
         self._fills_only = fills_only
         self._stub = stub
@@ -72,8 +72,8 @@ class OrderEventStream(ResumableStream[OrderUpdate]):
 class TradeStream(ResumableStream[Trade]):
     """Public trades in order, each once: what a fresh snapshot repeats is left out."""
 
-    def __init__(self, stub: "MarketServiceAsyncStub", metadata: Metadata, symbol: str, **options: Any) -> None:
-        super().__init__(metadata, **options)
+    def __init__(self, stub: "MarketServiceAsyncStub", identity: Identity, symbol: str, **options: Any) -> None:
+        super().__init__(identity, **options)
         self.symbol = symbol
         self._stub = stub
         self._newest = (0, 0)
@@ -115,8 +115,8 @@ class BalancesChanged:
 class BalanceStream(ResumableStream[BalancesChanged]):
     """The account's balances: `balances` holds the newest of each asset."""
 
-    def __init__(self, stub: "AccountServiceAsyncStub", metadata: Metadata, **options: Any) -> None:
-        super().__init__(metadata, **options)
+    def __init__(self, stub: "AccountServiceAsyncStub", identity: Identity, **options: Any) -> None:
+        super().__init__(identity, **options)
         self.balances: dict[str, Balance] = {}
         self._stub = stub
 

@@ -21,7 +21,7 @@ from pincex_client import requests
 from pincex_client.errors import ExchangeError, OutcomeUnknown, SessionClosed
 from pincex_client.results import CommandResult
 from pincex_client.session_link import CommandRequest, Link, Lost, carries_id, command_of, gives_up
-from pincex_client.transport import Metadata, RetryPolicy, new_id
+from pincex_client.transport import Identity, Metadata, RetryPolicy, new_id
 
 if TYPE_CHECKING:
     from pincex.trading.v1.order_service_pb2_grpc import OrderServiceAsyncStub
@@ -76,7 +76,7 @@ class OrderSession:
     """
 
     def __init__(
-        self, stub: "OrderServiceAsyncStub", metadata: Metadata, session_id: str, options: SessionOptions
+        self, stub: "OrderServiceAsyncStub", identity: Identity, session_id: str, options: SessionOptions
     ) -> None:
         self.session_id = session_id or new_id("s")
         self.options = options
@@ -87,7 +87,10 @@ class OrderSession:
         self.resent = 0
         self.batches = 0
         self._stub = stub
-        self._metadata = metadata
+        self._identity = identity
+        self._used: Metadata = ()
+        # Whether the headers were renewed since the session was open last.
+        self._renewed = False
         self._next_number = 0
         self._sent: deque[Pending] = deque()
         self._unsent: deque[Pending] = deque()
@@ -226,6 +229,9 @@ class OrderSession:
                     return
                 if error.reason in {"SESSION_NOT_FOUND", "COMMAND_NUMBER_OUT_OF_WINDOW"}:
                     self.session_id = new_id("s")
+                if not self._renewed and self._identity.outdated(error, self._used):
+                    self._renewed = True
+                    continue
                 if gives_up(error) or loop.time() - self._progress_time > self.options.reconnect_deadline:
                     self._fail(error)
                     return
@@ -240,9 +246,14 @@ class OrderSession:
 
         Raises Lost with the reason for anything else.
         """
-        link = Link(self._stub, self._metadata, self.options)
+        try:
+            self._used = await self._identity.metadata()
+        except ExchangeError as error:
+            raise Lost(error) from None
+        link = Link(self._stub, self._used, self.options)
         try:
             self._adopt(await link.open(self.session_id))
+            self._renewed = False
             writer = asyncio.create_task(self._write(link))
             writer.add_done_callback(self._writer_ended)
             try:

@@ -20,7 +20,7 @@ from pincex_client.errors import (
     error_of_reason,
 )
 from pincex_client.results import CommandResult
-from pincex_client.transport import END_OF_STREAM, Metadata, new_id
+from pincex_client.transport import END_OF_STREAM, Metadata, new_id, with_request_id
 
 if TYPE_CHECKING:
     from pincex.trading.v1.order_service_pb2_grpc import OrderServiceAsyncStub
@@ -107,7 +107,7 @@ class Link:
         self._nonce = 0
         self._request_id = new_id("r")
         # grpcio takes no request iterator where one writes; its type stubs want one.
-        self._call = stub.OrderSession(metadata=(*metadata, ("x-request-id", self._request_id)))  # type: ignore[call-arg]
+        self._call = stub.OrderSession(metadata=with_request_id(metadata, self._request_id))  # type: ignore[call-arg]
 
     async def open(self, session_id: str) -> wire.SessionOpened:
         """Send `open` and return `opened`. Raises Lost."""

@@ -25,7 +25,7 @@ from pincex_client.errors import (
     decode_error,
     error_of_reason,
 )
-from pincex_client.transport import END_OF_STREAM, Metadata, new_id
+from pincex_client.transport import END_OF_STREAM, Identity, Metadata, new_id, with_request_id
 
 Update = TypeVar("Update")
 
@@ -52,7 +52,7 @@ class ResumableStream(ABC, Generic[Update]):
 
     def __init__(
         self,
-        metadata: Metadata,
+        identity: Identity,
         *,
         stale_after: float = STALE_AFTER,
         max_downtime: float | None = None,
@@ -67,7 +67,9 @@ class ResumableStream(ABC, Generic[Update]):
         self.gaps = 0
         self.mismatches = 0
         self.resets = 0
-        self._metadata = metadata
+        self._identity = identity
+        self._used: Metadata = ()
+        self._renewed = False
         self._have_state = False
         self._resumed = False
         self._watchers: dict[asyncio.Future[None], int] = {}
@@ -158,7 +160,11 @@ class ResumableStream(ABC, Generic[Update]):
         """Yield the updates of one connection; it always ends with `Reconnect` or the error that ends the feed."""
         request_id = new_id("r")
         self._resumed = self._have_state
-        call = self._call(self.resume_token, (*self._metadata, ("x-request-id", request_id)))
+        try:
+            self._used = await self._identity.metadata()
+        except ExchangeError as error:
+            raise (Reconnect(error) if error.transient else error) from None
+        call = self._call(self.resume_token, with_request_id(self._used, request_id))
         try:
             while True:
                 message = await self._read(call, request_id)
@@ -188,6 +194,10 @@ class ResumableStream(ABC, Generic[Update]):
             return Reconnect(error, reset=True)
         if error.transient or isinstance(error, InternalError):
             return Reconnect(error)
+        if not self._renewed and self._identity.outdated(error, self._used):
+            # Once in a row: where new headers are refused too, that is the end.
+            self._renewed = True
+            return Reconnect(error)
         return error
 
     def _take(self, message: Any) -> Iterable[Update]:
@@ -211,6 +221,7 @@ class ResumableStream(ABC, Generic[Update]):
         self._remember(kind, message)
         self._check(message)
         self._backoff.reset()
+        self._renewed = False
         if kind == "drain":
             raise Reconnect(None)
         return updates

@@ -86,11 +86,28 @@ def new_id(prefix: str = "c") -> str:
     return f"{prefix}-{uuid.uuid4().hex}"
 
 
+def with_request_id(metadata: Metadata, request_id: str) -> Metadata:
+    """The headers of a call and its id, which leads to the server's log."""
+    return (*metadata, ("x-request-id", request_id))
+
+
+class Identity(Protocol):
+    """Who calls; `pincex_client.credentials` has the kinds."""
+
+    async def metadata(self) -> Metadata:
+        """Headers for a call that is made now. Raises ExchangeError where they cannot be had."""
+        ...
+
+    def outdated(self, error: ExchangeError, used: Metadata) -> bool:
+        """Whether `used` was refused for its age, and `metadata()` gives other headers from now on."""
+        ...
+
+
 class Caller:
     """Makes unary calls with the client's identity, and repeats those that may be repeated."""
 
-    def __init__(self, metadata: Metadata, policy: RetryPolicy) -> None:
-        self.metadata = metadata
+    def __init__(self, identity: Identity, policy: RetryPolicy) -> None:
+        self.identity = identity
         self.policy = policy
 
     async def call(
@@ -107,17 +124,25 @@ class Caller:
         one attempt; a failure then leaves their outcome unknown.
         """
         request_id = new_id("r")
-        metadata = (*self.metadata, ("x-request-id", request_id))
+        renewed = False
         loop = asyncio.get_running_loop()
         backoff = self.policy.backoff()
         remaining = self.policy.deadline if deadline is None else deadline
         end = loop.time() + remaining
         while True:
             timeout = min(self.policy.attempt_timeout, remaining) if repeatable else remaining
+            metadata: Metadata = ()
             try:
-                return await method(request, timeout=timeout, metadata=metadata)
+                metadata = await self.identity.metadata()
+                return await method(request, timeout=timeout, metadata=with_request_id(metadata, request_id))
             except grpc.aio.AioRpcError as failure:
                 error = decode_error(failure, request_id)
+            except ExchangeError as no_headers:
+                error = no_headers
+            if not renewed and self.identity.outdated(error, metadata):
+                # A refused token did nothing, so this repeats even what must not be repeated.
+                renewed = True
+                continue
             if not (repeatable and error.transient):
                 raise error
             delay = backoff.next_delay(error.retry_after)
