@@ -21,6 +21,7 @@ from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
 from pincex_client.requests import enum_value
 from pincex_client.transport import Caller, Identity, RetryPolicy, new_id, open_channel, with_request_id
+from pincex_client.user_admin import UserAdmin
 
 Amount = Decimal | int | str
 PAGE_SIZE = 500
@@ -42,6 +43,11 @@ class AdminClient:
         self._caller = Caller(identity if identity is not None else Fixed(), policy or RetryPolicy())
         self._admin = admin_service_pb2_grpc.TradingAdminServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
+
+    @property
+    def users(self) -> UserAdmin:
+        """Users, keys and certificates."""
+        return UserAdmin(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -23,6 +23,7 @@ from pincex.trading.v1 import (
 )
 from pincex_client import models, requests
 from pincex_client.admin import AdminClient
+from pincex_client.auth import AuthClient
 from pincex_client.book import BookStream
 from pincex_client.convert import from_wire
 from pincex_client.credentials import Credentials, Fixed
@@ -103,6 +104,11 @@ class ExchangeClient:
                 self._ops_target, identity=self.credentials, policy=self.policy, channel_options=self._ops_options
             )
         return self._admin
+
+    @property
+    def auth(self) -> AuthClient:
+        """Logging in, keys, sessions."""
+        return AuthClient(self.channel, self._caller)
 
     # --- Orders -----------------------------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ def _getter(name: str, hint: Any, fields: Mapping[str, Any]) -> Getter:
     enum = fields[name].enum_type
     if enum is not None:
         names = {value.number: "" if value.number == 0 else value.name for value in enum.values}
+        if hint == tuple[str, ...]:
+            return lambda message: tuple(names.get(number, str(number)) for number in getattr(message, name))
         # A value newer than this client shows as its number.
         return lambda message: names.get(getattr(message, name), str(getattr(message, name)))
     if hint == datetime | None:

@@ -19,11 +19,15 @@ Amount = Decimal | int | str
 
 def enum_value(enum: str, name: str) -> Any:
     """Number of an enum value by its name, any case; ValueError names the choices."""
-    kind = getattr(types_pb2, enum)
+    return named_value(getattr(types_pb2, enum), enum, name)
+
+
+def named_value(kind: Any, what: str, name: str) -> Any:
+    """Number of a value of any generated enum by its name, any case; ValueError names the choices."""
     wanted = name.strip().upper().replace("-", "_")
     values: dict[str, int] = {key: number for key, number in kind.items() if number != 0}
     if wanted not in values:
-        raise ValueError(f"{name!r} is no {enum}: one of {', '.join(values)}")
+        raise ValueError(f"{name!r} is no {what}: one of {', '.join(values)}")
     return values[wanted]
 
 
