@@ -21,6 +21,7 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # grpc.aio does not export ExecuteBatchError
 
+from exchange.runtime.access import MethodPolicy
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.metrics import GrpcMetrics, MethodMetrics
@@ -53,19 +54,6 @@ _SERVER_FAULTS: Final = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class MethodPolicy:
-    """How a method is guarded.
-
-    `public`: anyone may call it, also while the server drains. `required_role`: only principals who have it.
-    `ends_on_drain`: its streams know nothing of `Drain` and are ended as soon as it begins.
-    """
-
-    public: bool = False
-    required_role: str | None = None
-    ends_on_drain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +107,7 @@ class CallGuard:
     def check_unary(self, policy: MethodPolicy) -> None:
         """Refuse a call beyond the limit, itself counted in already. Raises ServiceError OVERLOADED."""
         limit = self.limits.max_unary_in_flight
-        if self.unary_in_flight > limit and not policy.public:
+        if self.unary_in_flight > limit and policy.needs_principal:
             raise ServiceError(ErrorReason.OVERLOADED, metadata={"limit": limit})
 
     def enter_stream(self, task: asyncio.Task[Any], policy: MethodPolicy) -> None:
@@ -297,7 +285,7 @@ class _GuardedMethod:
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         peer = context.peer()
-        if policy.public:
+        if not policy.needs_principal:
             set_request_context(RequestContext(request_id, ANONYMOUS, deadline, self._name, peer))
             return
         # Set before the checks, so that the line about a refusal carries the id.
@@ -309,9 +297,7 @@ class _GuardedMethod:
         found = guard.resolver.resolve(peer, metadata)
         principal = found if isinstance(found, Principal) else await found
         set_request_context(RequestContext(request_id, principal, deadline, self._name, peer))
-        role = policy.required_role
-        if role is not None and role not in principal.roles:
-            raise ServiceError(ErrorReason.PERMISSION_DENIED, f"this needs the role {role}")
+        policy.check(principal)
 
     def _code_of(self, error: BaseException, context: _Context) -> grpc.StatusCode:
         if isinstance(error, ServiceError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined]  # the stubs leave it out
 
 from exchange.runtime import reflection
-from exchange.runtime.call_guard import CallGuard, CallLimits, MethodPolicy
+from exchange.runtime.access import AccessError, MethodPolicy, has_contract, policies_of
+from exchange.runtime.call_guard import CallGuard, CallLimits
 from exchange.runtime.drain import Drain
 from exchange.runtime.metrics import GrpcMetrics
 from exchange.runtime.principal import OPERATOR, PrincipalResolver
@@ -29,6 +30,8 @@ _MIB: Final = 1024 * 1024
 _REFUSAL_ROOM: Final = 256
 # Calls that have arrived but not reached Python yet.
 _PENDING_CALLS: Final = 10_000
+# What has no contract of ours, and whose streams do not know that the server drains.
+_FOR_ANYONE: Final = MethodPolicy(public=True, ends_on_drain=True)
 # Streams that watch the drain get the whole grace less this, to hear why they end before gRPC cuts the connection.
 _CUT_MARGIN_S: Final = 0.25
 
@@ -107,33 +110,28 @@ class GrpcServer:
         self,
         add_to_server: Callable[[Any, Any], None],
         servicer: Any,
-        *,
-        public: bool | Collection[str] = False,
-        required_role: str | None = None,
-        ends_on_drain: bool = False,
+        policy: MethodPolicy | None = None,
     ) -> None:
         """Register a service: `add(orders_pb2_grpc.add_OrderServiceServicer_to_server, servicer)`.
 
-        `public`: all methods, or the named ones, are for anyone and run without a principal. `required_role`: the
-        others need that role. `ends_on_drain`: streams that do not watch `drain` end as it begins. Raises ValueError
-        where a service of this name is registered already or a public method does not exist.
+        Who may call each method is what its contract says. `policy` is for services that are not of our contracts, and
+        holds for all their methods. Raises ValueError where a service of this name is registered already, AccessError
+        where a method does not say who may call it, or a policy is given for a service of our contracts.
         """
         capture = _Capture()
         add_to_server(servicer, capture)
         for service, methods in capture.services.items():
             if service in self._services:
                 raise ValueError(f"{service} is registered already")
-            if not isinstance(public, bool) and not set(public) <= set(methods):
-                raise ValueError(f"{service} has no methods {sorted(set(public) - set(methods))}")
+            if policy is None:
+                policies = policies_of(service)
+            elif has_contract(service):
+                raise AccessError(f"{service} is of our contracts: they alone say who may call it")
+            else:
+                policies = dict.fromkeys(methods, policy)
             self._services.append(service)
             for method, handler in methods.items():
-                is_public = public if isinstance(public, bool) else method in public
-                policy = MethodPolicy(
-                    public=is_public,
-                    required_role=None if is_public else required_role,
-                    ends_on_drain=ends_on_drain,
-                )
-                self._handlers[f"/{service}/{method}"] = self.guard.wrap(service, method, handler, policy)
+                self._handlers[f"/{service}/{method}"] = self.guard.wrap(service, method, handler, policies[method])
 
     async def start(self) -> int:
         """Bind, listen, and return the port. Health says NOT_SERVING until `set_serving`.
@@ -196,17 +194,17 @@ class GrpcServer:
             await self._server.wait_for_termination()
 
     def _add_infrastructure(self) -> None:
-        self.add(health_pb2_grpc.add_HealthServicer_to_server, self._health, public=True, ends_on_drain=True)
+        self.add(health_pb2_grpc.add_HealthServicer_to_server, self._health, _FOR_ANYONE)
         if self._with_channelz:
             self.add(
                 channelz_pb2_grpc.add_ChannelzServicer_to_server,
                 channelz_aio.ChannelzServicer(),
-                required_role=OPERATOR,
+                MethodPolicy(roles=frozenset({OPERATOR})),
             )
         if self._with_reflection:
             servicer = reflection.reflection_servicer(self._services)
-            self.add(reflection.add_v1alpha, servicer, public=True, ends_on_drain=True)
-            self.add(reflection.add_v1, servicer, public=True, ends_on_drain=True)
+            self.add(reflection.add_v1alpha, servicer, _FOR_ANYONE)
+            self.add(reflection.add_v1, servicer, _FOR_ANYONE)
 
 
 class _Capture:

@@ -15,6 +15,10 @@ from exchange.runtime.config import RuntimeConfig
 from exchange.runtime.errors import ErrorReason, ServiceError
 
 OPERATOR: Final = "operator"
+ADMIN: Final = "admin"
+"""A role that includes every other, and a scope without which roles of staff do not count."""
+ALL_ROLES: Final = frozenset({"trader", "market_maker", "support", OPERATOR, ADMIN, "auditor"})
+ALL_SCOPES: Final = frozenset({"read", "trade", "withdraw", "manage", ADMIN})
 OPS_LOCAL: Final = "ops-local"
 DEMO_ACCOUNT: Final = "demo"
 ACCOUNT_KEY: Final = "x-pincex-account"
@@ -58,8 +62,8 @@ class Principal:
     max_open_orders: int = 0
 
     def has_role(self, role: str) -> bool:
-        """Whether it was given the role."""
-        return role in self.roles
+        """Whether it was given the role, or admin, which includes every role."""
+        return role in self.roles or ADMIN in self.roles
 
     @property
     def credential(self) -> str:
@@ -90,9 +94,9 @@ class DenyingResolver:
 
 
 class DevelopmentResolver:
-    """Lets anonymous callers of this machine in as an account of their choice; for development only.
+    """Lets anonymous callers of this machine in as an account of their choice, with every scope; for development only.
 
-    Without `x-pincex-account` they act as `demo`, or as `ops-local` with the role operator on the ops server
+    Without `x-pincex-account` they act as `demo`, or as `ops-local` with every role on the ops server
     (`operator=True`). Through Envoy the peer is always this machine, so the addresses it forwards must be loopback
     too. Says so in the log, at most once a minute.
     """
@@ -100,7 +104,7 @@ class DevelopmentResolver:
     def __init__(self, *, operator: bool = False, clock: Clock | None = None) -> None:
         self._source = OPS_LOCAL if operator else "development"
         self._default_account = OPS_LOCAL if operator else DEMO_ACCOUNT
-        self._roles = frozenset({OPERATOR}) if operator else frozenset[str]()
+        self._roles = ALL_ROLES if operator else frozenset[str]()
         self._clock: Clock = clock if clock is not None else SystemClock()
         self._next_warning = float("-inf")
         self._known: dict[str, Principal] = {}
@@ -137,7 +141,7 @@ class DevelopmentResolver:
             )
         if len(self._known) >= _MAX_CACHED:
             self._known.clear()
-        principal = Principal(account=account, roles=self._roles, source=self._source)
+        principal = Principal(account=account, roles=self._roles, source=self._source, scopes=ALL_SCOPES)
         self._known[account] = principal
         return principal
 

@@ -10,11 +10,13 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from prometheus_client import CollectorRegistry
 
+from exchange.runtime.access import MethodPolicy
 from exchange.runtime.grpc_server import GrpcServer, ServerLimits
 from exchange.runtime.metrics import GrpcMetrics
 from exchange.runtime.principal import DevelopmentResolver, PrincipalResolver
 
 SERVICE = "pincex.test.Echo"
+TRADE = MethodPolicy(scope="trade")
 Handler = Callable[[Any, Any], Any]
 
 
@@ -98,7 +100,7 @@ class Starter:
         resolver: PrincipalResolver | None = None,
         limits: ServerLimits | None = None,
         channelz: bool = False,
-        **policy: Any,
+        policy: MethodPolicy = TRADE,
     ) -> Running:
         registry = CollectorRegistry()
         server = GrpcServer(
@@ -108,7 +110,7 @@ class Starter:
             limits=limits,
             with_channelz=channelz,
         )
-        server.add(add_echo_to_server, servicer, **policy)
+        server.add(add_echo_to_server, servicer, policy)
         port = await server.start()
         running = Running(server, grpc.aio.insecure_channel(f"127.0.0.1:{port}"), registry)
         self.running.append(running)

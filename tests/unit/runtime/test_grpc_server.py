@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -12,11 +13,13 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status._async import from_call  # rpc_status.aio, which the stubs do not know
 
+from exchange.runtime.access import AccessError, MethodPolicy
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
 from exchange.runtime.grpc_server import GrpcServer, ServerLimits, request_context
 from exchange.runtime.metrics import GrpcMetrics
-from exchange.runtime.principal import DenyingResolver, DevelopmentResolver, Principal
-from tests.unit.runtime.conftest import SERVICE, Echo
+from exchange.runtime.principal import ALL_SCOPES, DenyingResolver, DevelopmentResolver, Principal
+from pincex.trading.v1 import health_service_pb2_grpc
+from tests.unit.runtime.conftest import SERVICE, TRADE, Echo, add_echo_to_server
 
 HELLO = StringValue(value="hello")
 
@@ -85,7 +88,7 @@ async def test_the_callers_request_id_is_bound_and_returned(start):
     await call
     assert dict(await call.trailing_metadata())["x-request-id"] == "abc-1"
     assert seen[0].request_id == "abc-1"
-    assert seen[0].principal == Principal("alice", frozenset(), "development")
+    assert seen[0].principal == Principal("alice", frozenset(), "development", ALL_SCOPES)
     assert seen[0].method == f"{SERVICE}/One"
     assert 0 < seen[0].time_remaining() < 6
 
@@ -402,30 +405,30 @@ async def test_a_stream_that_the_client_leaves_runs_its_cleanup_before_it_ends(s
 
 
 async def test_a_required_role_is_required(start):
-    running = await start(Echo(one=echo), required_role="operator")
+    policy = MethodPolicy(roles=frozenset({"operator", "auditor"}))
+    running = await start(Echo(one=echo), policy=policy)
     error, reason, _ = await refused(running.one()(HELLO))
     assert error.code() is grpc.StatusCode.PERMISSION_DENIED
     assert reason == "PERMISSION_DENIED"
 
-    ops = await start(Echo(one=echo), resolver=DevelopmentResolver(operator=True), required_role="operator")
+    ops = await start(Echo(one=echo), resolver=DevelopmentResolver(operator=True), policy=policy)
     assert await ops.one()(HELLO) == HELLO
 
 
 async def test_nobody_is_known_off_the_development_profile_but_public_methods_answer(start):
-    running = await start(Echo(one=echo, collect=echo), resolver=DenyingResolver(), public={"Collect"})
+    running = await start(Echo(one=echo), resolver=DenyingResolver())
     error, reason, _ = await refused(running.one()(HELLO))
     assert error.code() is grpc.StatusCode.UNAUTHENTICATED
     assert reason == "UNAUTHENTICATED"
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await running.collect()(iter([]))
-    assert caught.value.code() is not grpc.StatusCode.UNAUTHENTICATED
+    public = await start(Echo(one=echo), resolver=DenyingResolver(), policy=MethodPolicy(public=True))
+    assert await public.one()(HELLO) == HELLO
 
 
 async def test_a_resolver_may_take_its_time(start):
     class Slow:
         async def resolve(self, peer, metadata):
             await asyncio.sleep(0)
-            return Principal("slow", frozenset(), "token")
+            return Principal("slow", frozenset(), "token", frozenset({"trade"}))
 
     async def who(request, context):
         return StringValue(value=request_context(context).principal.account)
@@ -517,14 +520,42 @@ async def test_a_taken_port_is_named(start):
         await second.start()
 
 
-async def test_a_service_is_registered_once_and_public_names_exist(start):
+async def test_a_service_is_registered_once(start):
     running = await start(Echo(one=echo))
-    from tests.unit.runtime.conftest import add_echo_to_server
-
     with pytest.raises(ValueError, match="registered already"):
-        running.server.add(add_echo_to_server, Echo(one=echo))
-    with pytest.raises(ValueError, match="Nope"):
-        await start(Echo(one=echo), public={"Nope"})
+        running.server.add(add_echo_to_server, Echo(one=echo), TRADE)
+
+
+async def test_a_service_without_a_word_on_who_may_call_it_is_not_served(start):
+    running = await start(Echo(one=echo))
+    server = GrpcServer("127.0.0.1:0", resolver=DenyingResolver(), metrics=running.server._metrics)
+    with pytest.raises(AccessError, match=r"pincex\.test\.Echo has no contract"):
+        server.add(add_echo_to_server, Echo(one=echo))
+
+
+async def test_no_code_overrides_what_a_contract_says_about_its_callers(start):
+    running = await start(Echo(one=echo))
+    add = health_service_pb2_grpc.add_HealthServiceServicer_to_server
+    servicer = SimpleNamespace(GetHealth=echo, GetOpenApi=echo)
+    with pytest.raises(AccessError, match="they alone say"):
+        running.server.add(add, servicer, MethodPolicy(public=True))
+    running.server.add(add, servicer)
+
+
+async def test_a_scope_that_is_missing_is_named(start):
+    running = await start(Echo(one=echo, stream=echo), policy=MethodPolicy(scope="trade"), resolver=_Reader())
+    for call in (running.one()(HELLO), running.stream()(HELLO).read()):
+        error, reason, metadata = await refused(call)
+        assert error.code() is grpc.StatusCode.PERMISSION_DENIED
+        assert reason == "SCOPE_MISSING"
+        assert metadata == {"scope": "trade"}
+
+
+class _Reader:
+    """Knows one caller, who may read."""
+
+    def resolve(self, peer, metadata):
+        return Principal("reader", frozenset({"trader"}), "token", frozenset({"read"}))
 
 
 async def test_pings_at_the_permitted_pace_are_welcome_and_faster_ones_are_not(start, within):

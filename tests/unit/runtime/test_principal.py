@@ -7,6 +7,8 @@ from exchange.runtime.clock import ManualClock
 from exchange.runtime.config import Environment, RuntimeConfig
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.principal import (
+    ALL_ROLES,
+    ALL_SCOPES,
     DenyingResolver,
     DevelopmentResolver,
     Principal,
@@ -42,15 +44,15 @@ def test_loopback_peers(peer, local):
 
 def test_anonymous_calls_act_as_demo_or_the_named_account():
     resolver = DevelopmentResolver()
-    assert resolver.resolve(HERE, ()) == Principal("demo", frozenset(), "development")
+    assert resolver.resolve(HERE, ()) == Principal("demo", frozenset(), "development", ALL_SCOPES)
     assert resolver.resolve(HERE, (("x-pincex-account", "maker_1.a-b"),)).account == "maker_1.a-b"
 
 
 def test_the_ops_server_acts_as_ops_local_and_reads_as_a_named_account():
     resolver = DevelopmentResolver(operator=True)
-    assert resolver.resolve(HERE, ()) == Principal("ops-local", frozenset({"operator"}), "ops-local")
+    assert resolver.resolve(HERE, ()) == Principal("ops-local", ALL_ROLES, "ops-local", ALL_SCOPES)
     assert resolver.resolve(HERE, (("x-pincex-account", "demo"),)) == Principal(
-        "demo", frozenset({"operator"}), "ops-local"
+        "demo", ALL_ROLES, "ops-local", ALL_SCOPES
     )
     assert resolver.resolve(HERE, ()).has_role("operator")
     assert not DevelopmentResolver().resolve(HERE, ()).has_role("operator")

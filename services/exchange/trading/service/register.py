@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from exchange.runtime.grpc_server import GrpcServer
-from exchange.runtime.principal import OPERATOR
 from exchange.trading.service.account import AccountService
 from exchange.trading.service.admin import TradingAdminService
 from exchange.trading.service.events import EventService
@@ -24,11 +23,11 @@ from pincex.trading.v1 import (
 def add_client_services(
     server: GrpcServer, orders: OrderService, market: MarketService, account: AccountService, health: HealthService
 ) -> None:
-    """What institutional clients and the edge use; markets and health are for anyone."""
+    """What institutional clients and the edge use. Who may call each method is what its contract says."""
     server.add(order_service_pb2_grpc.add_OrderServiceServicer_to_server, orders)
-    server.add(market_service_pb2_grpc.add_MarketServiceServicer_to_server, market, public=True)
+    server.add(market_service_pb2_grpc.add_MarketServiceServicer_to_server, market)
     server.add(account_service_pb2_grpc.add_AccountServiceServicer_to_server, account)
-    server.add(health_service_pb2_grpc.add_HealthServiceServicer_to_server, health, public=True)
+    server.add(health_service_pb2_grpc.add_HealthServiceServicer_to_server, health)
 
 
 def add_operator_services(
@@ -37,6 +36,6 @@ def add_operator_services(
     """What operators, internal consumers and the other instances use. Links check a key of their own, and are taken by an
     instance that drains too: its last frames and results go over them.
     """
-    server.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin, required_role=OPERATOR)
-    server.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events, required_role=OPERATOR)
-    server.add(replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server, replicas, public=True)
+    server.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin)
+    server.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events)
+    server.add(replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server, replicas)
