@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from exchange.stack.edge import tls
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds, socket_address
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None
 
 
 def _cluster(upstream: str, plan: EdgePlan) -> Json:
-    return {
+    cluster: Json = {
         "name": upstream,
         "type": "EDS",
         "eds_cluster_config": {
@@ -75,6 +76,10 @@ def _cluster(upstream: str, plan: EdgePlan) -> Json:
         "health_checks": [_grpc_health_check()],
         "typed_extension_protocol_options": {_HTTP_OPTIONS: _http2_options()},
     }
+    if upstream in plan.tls_services:
+        # Health checks go over it too.
+        cluster["transport_socket"] = tls.upstream(plan.tls_services[upstream], plan.secrets_dir)
+    return cluster
 
 
 def _thresholds(limits: Limits) -> Json:

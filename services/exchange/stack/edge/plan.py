@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from exchange.stack.edge.contract import Contract
@@ -54,8 +55,21 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class TlsListener:
+    """A listener that carries what the public edge carries, over TLS, at an address of this machine.
+
+    With `client_certificates` it asks for a client's certificate, and the gate says whom that stands for.
+    """
+
+    name: str
+    host: str
+    port: int
+    client_certificates: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class EdgePlan:
-    """The whole edge of one machine. Ports listen on 127.0.0.1."""
+    """The whole edge of one machine. Plain ports listen on 127.0.0.1."""
 
     contract: Contract
     edge_port: int
@@ -69,6 +83,14 @@ class EdgePlan:
     # Serves reflection, health and channelz on the ops listener.
     infrastructure_upstream: str
     limits: Limits = field(default_factory=Limits)
+    tls_listeners: tuple[TlsListener, ...] = ()
+    # Which service an upstream is, where connections to it are TLS.
+    tls_services: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def secrets_dir(self) -> Path:
+        """Where keys and certificates for Envoy are."""
+        return self.endpoints_dir.parent / "secrets"
 
     def upstream_of(self, package: str, *, public: bool) -> str | None:
         """The upstream that serves this proto package on that listener, None if nothing here does."""
@@ -83,6 +105,6 @@ def seconds(value: float) -> str:
     return f"{value:g}s"
 
 
-def socket_address(port: int) -> Json:
-    """A loopback address: nothing of this stack listens on any other."""
-    return {"socket_address": {"address": LOOPBACK, "port_value": port}}
+def socket_address(port: int, host: str = LOOPBACK) -> Json:
+    """A loopback address: only TLS listeners may be on another."""
+    return {"socket_address": {"address": host, "port_value": port}}

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from exchange.stack.edge.clusters import clusters
-from exchange.stack.edge.listeners import listener
+from exchange.stack.edge.listeners import listeners
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, socket_address
 from exchange.stack.edge.stats import stats_config
 
@@ -30,7 +30,7 @@ def render(plan: EdgePlan) -> Json:
         # Histograms are merged at each flush, and a scrape shows them as of the last one.
         "stats_flush_interval": "1s",
         "static_resources": {
-            "listeners": [listener(plan, public=True), listener(plan, public=False)],
+            "listeners": listeners(plan),
             "clusters": clusters(plan),
         },
         "overload_manager": {"resource_monitors": [connections]},
