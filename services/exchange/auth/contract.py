@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from exchange.auth.store import Connection
 from exchange.auth.users import User
 
 # The purpose of the keyed hash of a normal address, by which attempts are counted.
@@ -55,8 +56,10 @@ class MailCodes(Protocol):
         """Tell the owner of an address that somebody registered with it once more; in the background, and not often."""
         ...
 
-    async def take(self, user: User | None, purpose: str, code: str) -> bool:
-        """Whether this is the code; it is used up by this. With None the answer is no, after the same work."""
+    async def take(self, connection: Connection, user: User | None, purpose: str, code: str) -> bool:
+        """Whether this is the code; in the caller's transaction, which commits either way: a right one is used up together
+        with what it is for, a wrong try stays counted. With None the answer is no, after the same work.
+        """
         ...
 
 
