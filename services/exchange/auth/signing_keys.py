@@ -1,0 +1,212 @@
+"""The keys that sign access tokens: shared by all instances through PostgreSQL, replaced without logging anyone out.
+
+A key's life: it is published, and only `PUBLISH_AHEAD_S` later it signs, when every verifier has read it. From then on the
+key before it signs no more, but stays published until its last token has expired. Private keys are stored encrypted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from exchange.auth.encryption import DecryptionError, Keyring
+from exchange.auth.instants import utc
+from exchange.auth.metrics import AuthMetrics
+from exchange.auth.store import Connection, Row, Store
+from exchange.runtime.clock import Clock
+from exchange.runtime.errors import ErrorReason, ServiceError
+
+# Envoy keeps a key set for five minutes at most, our servers for seconds.
+PUBLISH_AHEAD_S: Final = 600
+# How often an instance looks for keys that another one made. Well below PUBLISH_AHEAD_S.
+REFRESH_S: Final = 10.0
+# A retired key is published for the life of a token and this; then it may go.
+VERIFY_SLACK_S: Final = 300
+_PURPOSE: Final = "signing-key"
+_COORDINATE_BYTES: Final = 32
+
+
+class WrongSecret(Exception):
+    """The stored keys were encrypted with another PINCEX_AUTH_SECRET."""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKey:
+    """One key. `retired_at` None: no later one is known."""
+
+    key_id: str
+    private_key: ec.EllipticCurvePrivateKey
+    public_jwk: dict[str, str]
+    created_at: datetime
+    signs_from: datetime
+    retired_at: datetime | None
+
+
+class SigningKeys:
+    """Knows the keys; `refresh` reads them and does what is due."""
+
+    def __init__(
+        self,
+        store: Store,
+        keyring: Keyring,
+        clock: Clock,
+        metrics: AuthMetrics,
+        *,
+        rotation_s: int,
+        token_lifetime_s: int,
+    ) -> None:
+        self._store = store
+        self._box = keyring.box(_PURPOSE)
+        self._clock = clock
+        self._metrics = metrics
+        self._rotation = timedelta(seconds=rotation_s)
+        self._verifies_for = timedelta(seconds=token_lifetime_s + VERIFY_SLACK_S)
+        self._keys: dict[str, SigningKey] = {}
+
+    def signing_key(self) -> tuple[str, ec.EllipticCurvePrivateKey]:
+        """The newest that signs already. Raises ServiceError AUTH_UNAVAILABLE while none is known, or it is retired."""
+        now = utc(self._clock)
+        signing = [key for key in self._keys.values() if key.signs_from <= now]
+        newest = max(signing, key=lambda key: key.signs_from, default=None)
+        if newest is None or (newest.retired_at is not None and newest.retired_at <= now):
+            # Retired, and the next one unknown: this instance has not seen the database for long.
+            raise ServiceError(ErrorReason.AUTH_UNAVAILABLE)
+        self._metrics.signing_key_seconds.set((now - newest.signs_from).total_seconds())
+        return newest.key_id, newest.private_key
+
+    def key_set(self) -> bytes:
+        """The JSON Web Key Set (RFC 7517) of all keys whose tokens may be alive, and of those that sign next."""
+        now = utc(self._clock)
+        alive = [
+            key.public_jwk
+            for key in self._keys.values()
+            if key.retired_at is None or now < key.retired_at + self._verifies_for
+        ]
+        return json.dumps({"keys": alive}, separators=(",", ":")).encode()
+
+    async def run(self) -> None:
+        """Refresh for ever; an outage of the database is waited out."""
+        log = structlog.get_logger("signing-keys")
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            try:
+                await self.refresh()
+            except ServiceError as error:
+                log.warning("signing keys could not be refreshed", error=error.message)
+
+    async def refresh(self) -> None:
+        """Read the keys; make the first, the next one when it is time, and drop those whose tokens are long gone.
+
+        Raises ServiceError AUTH_UNAVAILABLE, WrongSecret.
+        """
+        async with self._store.connection() as connection:
+            await self._load(connection)
+        if self._is_due():
+            async with self._store.transaction() as connection:
+                await self._lock(connection)
+                await self._load(connection)
+                if self._is_due():
+                    await self._make(connection)
+                    await self._load(connection)
+
+    async def rotate(self) -> str:
+        """Make the next key now and return its id: of a key that waits to sign already, if there is one. Raises as above."""
+        async with self._store.transaction() as connection:
+            await self._lock(connection)
+            await self._load(connection)
+            newest = self._newest()
+            if newest is None or newest.signs_from <= utc(self._clock):
+                key_id = await self._make(connection)
+                await self._load(connection)
+                return key_id
+            return newest.key_id
+
+    def _newest(self) -> SigningKey | None:
+        return max(self._keys.values(), key=lambda key: key.signs_from, default=None)
+
+    def _is_due(self) -> bool:
+        newest = self._newest()
+        return newest is None or newest.signs_from + self._rotation <= utc(self._clock)
+
+    async def _lock(self, connection: Connection) -> None:
+        await connection.execute("SELECT pg_advisory_xact_lock(hashtext('pincex.auth_signing_keys'))")
+
+    async def _load(self, connection: Connection) -> None:
+        rows = await connection.fetch(
+            "SELECT key_id, public_jwk, private_key, created_at, signs_from, retired_at FROM auth_signing_keys"
+        )
+        known = self._keys
+        self._keys = {row["key_id"]: self._read(row, known.get(row["key_id"])) for row in rows}
+
+    def _read(self, row: Row, known: SigningKey | None) -> SigningKey:
+        key_id: str = row["key_id"]
+        return SigningKey(
+            key_id=key_id,
+            # Decrypted and parsed once.
+            private_key=known.private_key if known is not None else self._open(row["private_key"], key_id),
+            public_jwk=json.loads(row["public_jwk"]),
+            created_at=row["created_at"],
+            signs_from=row["signs_from"],
+            retired_at=row["retired_at"],
+        )
+
+    def _open(self, sealed: bytes, key_id: str) -> ec.EllipticCurvePrivateKey:
+        try:
+            plain = self._box.decrypt(sealed, key_id)
+        except DecryptionError as error:
+            raise WrongSecret("the signing keys were encrypted with another PINCEX_AUTH_SECRET") from error
+        key = serialization.load_der_private_key(plain, password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return key
+
+    async def _make(self, connection: Connection) -> str:
+        """Publish a new key. The first one of all signs at once: there is none to bridge the time."""
+        now = utc(self._clock)
+        key = ec.generate_private_key(ec.SECP256R1())
+        jwk = public_jwk(key.public_key())
+        key_id = jwk["kid"]
+        plain = key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        signs_from = now + timedelta(seconds=PUBLISH_AHEAD_S if self._keys else 0)
+        await connection.execute(
+            "UPDATE auth_signing_keys SET retired_at = $1 WHERE retired_at IS NULL OR retired_at > $1", signs_from
+        )
+        await connection.execute("DELETE FROM auth_signing_keys WHERE retired_at < $1", now - 2 * self._verifies_for)
+        await connection.execute(
+            "INSERT INTO auth_signing_keys (key_id, public_jwk, private_key, created_at, signs_from) "
+            "VALUES ($1, $2, $3, $4, $5)",
+            key_id,
+            json.dumps(jwk),
+            self._box.encrypt(plain, key_id),
+            now,
+            signs_from,
+        )
+        return key_id
+
+
+def public_jwk(key: ec.EllipticCurvePublicKey) -> dict[str, str]:
+    """The public half as a JSON Web Key; its `kid` is the key's own thumbprint (RFC 7638)."""
+    numbers = key.public_numbers()
+    members = {"crv": "P-256", "kty": "EC", "x": _coordinate(numbers.x), "y": _coordinate(numbers.y)}
+    # The thumbprint is over exactly these members, in this order and form.
+    canonical = json.dumps(members, separators=(",", ":"), sort_keys=True).encode()
+    thumbprint = _base64url(hashlib.sha256(canonical).digest())
+    return {**members, "kid": thumbprint, "use": "sig", "alg": "ES256"}
+
+
+def _coordinate(value: int) -> str:
+    return _base64url(value.to_bytes(_COORDINATE_BYTES, "big"))
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
