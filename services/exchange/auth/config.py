@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from exchange.auth.mail import SmtpServer
+from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
 
 SERVICE: Final = "auth-service"
@@ -42,6 +44,9 @@ class Config:
     jwt_secret: Secret | None
     home: Path
     mailbox_dir: Path
+    smtp: SmtpServer | None
+    mail_from: str
+    throttle: ThrottlePolicy
     argon2: Argon2Parameters
     access_token_s: int
     refresh_token_s: int
@@ -65,6 +70,9 @@ class Config:
             jwt_secret=environment.optional_secret("JWT_SECRET"),
             home=home,
             mailbox_dir=environment.path("PINCEX_MAILBOX_DIR", home / "mailbox"),
+            smtp=_smtp(environment),
+            mail_from=environment.optional("PINCEX_MAIL_FROM", "PinCEX <no-reply@localhost>"),
+            throttle=ThrottlePolicy.read(environment),
             argon2=_argon2(environment),
             access_token_s=environment.integer("PINCEX_ACCESS_TOKEN_SECONDS", 300, minimum=10, maximum=3_600),
             refresh_token_s=environment.integer("PINCEX_REFRESH_TOKEN_DAYS", 30, minimum=1, maximum=365) * _DAY_S,
@@ -79,6 +87,11 @@ def _database_url(environment: Environment) -> Secret:
     if url is None:
         raise ConfigError("PINCEX_AUTH_DATABASE_URL is not set, and neither is DATABASE_URL")
     return url
+
+
+def _smtp(environment: Environment) -> SmtpServer | None:
+    url = environment.optional_secret("PINCEX_SMTP_URL")
+    return None if url is None else SmtpServer.parse(url)
 
 
 def _argon2(environment: Environment) -> Argon2Parameters:

@@ -18,6 +18,21 @@ class AuthMetrics:
             ["outcome"],
             registry=registry,
         )
+        self.attempts_refused = Counter(
+            "pincex_auth_attempts_refused",
+            "Guesses that were refused unseen, by what was blocked: name or address.",
+            ["by"],
+            registry=registry,
+        )
+        self.login_locks = Counter(
+            "pincex_auth_login_locks", "Names whose log-in was locked by failed attempts.", registry=registry
+        )
+        self.mails = Counter(
+            "pincex_auth_mails",
+            "Mails by what became of them: sent, failed (after all tries), dropped (too many were waiting).",
+            ["outcome"],
+            registry=registry,
+        )
         self.refreshes = Counter(
             "pincex_auth_refreshes",
             "Refresh tokens that were answered: OK, repeated (a lost answer), reused (its session ended), refused.",
