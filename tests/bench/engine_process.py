@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -56,6 +58,7 @@ def cpu_seconds(pid: int) -> float:
 def running_engine(database: Database | None, *, profile: str = "", **variables: str) -> Iterator[EngineProcess]:
     """`python -m exchange.trading` on the database, or on memory without one."""
     grpc_port, ops_port, metrics_port = free_ports(3)
+    logs = tempfile.mkdtemp(prefix="pincex-bench-logs-")
     environment = {
         **os.environ,
         "PINCEX_INSTANCE": "bench-engine",
@@ -64,6 +67,7 @@ def running_engine(database: Database | None, *, profile: str = "", **variables:
         "PINCEX_OPS_GRPC_PORT": str(ops_port),
         "PINCEX_METRICS_PORT": str(metrics_port),
         "LOG_LEVEL": "WARNING",
+        "PINCEX_LOG_DIR": logs,
         **({"DATABASE_URL": database.trading_url} if database is not None else {"PINCEX_MEMORY": "1"}),
         **variables,
     }
@@ -75,6 +79,7 @@ def running_engine(database: Database | None, *, profile: str = "", **variables:
         finally:
             child.terminate()
             child.wait(30)
+            shutil.rmtree(logs)
 
 
 def _wait_ready(port: int, child: subprocess.Popen[bytes]) -> None:

@@ -15,6 +15,8 @@ from typing import Final, TypeVar, overload
 _TRUE: Final = frozenset({"1", "true", "yes", "on"})
 _FALSE: Final = frozenset({"0", "false", "no", "off"})
 _LOG_LEVELS: Final = ("DEBUG", "INFO", "WARNING", "WARN", "ERROR")
+# Where containers keep logs; `pincex up` keeps them in its data folder.
+_LOG_DIR: Final = Path("/var/log/pincex")
 DEVELOPMENT: Final = "development"
 PRODUCTION: Final = "production"
 T = TypeVar("T")
@@ -164,6 +166,7 @@ class RuntimeConfig:
     log_level: str
     debug_port: int | None
     tracemalloc_frames: int
+    log_dir: Path
 
     @property
     def development(self) -> bool:
@@ -172,7 +175,7 @@ class RuntimeConfig:
 
     @classmethod
     def read(cls, environment: Environment, service: str) -> "RuntimeConfig":
-        """Read PINCEX_INSTANCE, PINCEX_PROFILE, LOG_LEVEL, PINCEX_DEBUG_PORT and PINCEX_TRACEMALLOC_FRAMES.
+        """Read PINCEX_INSTANCE, PINCEX_PROFILE, LOG_LEVEL, PINCEX_LOG_DIR, PINCEX_DEBUG_PORT, PINCEX_TRACEMALLOC_FRAMES.
 
         Without PINCEX_PROFILE the profile is production: what lets anonymous callers in must be said.
         Raises ConfigError.
@@ -185,6 +188,7 @@ class RuntimeConfig:
             log_level=environment.choice("LOG_LEVEL", "INFO", _LOG_LEVELS),
             debug_port=debug_port or None,
             tracemalloc_frames=environment.integer("PINCEX_TRACEMALLOC_FRAMES", 0, minimum=0, maximum=64),
+            log_dir=environment.path("PINCEX_LOG_DIR", _LOG_DIR),
         )
 
 

@@ -40,6 +40,7 @@ class EngineProcess:
             "PINCEX_OPS_GRPC_PORT": str(self._ops),
             "PINCEX_METRICS_PORT": str(self._metrics),
             "PINCEX_DRAIN_SECONDS": "0.5",
+            "PINCEX_LOG_DIR": str(folder / "logs"),
             "DATABASE_URL": database.trading_url,
             **variables,
         }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -299,7 +301,9 @@ async def running_exchange(
     # A full collection at each start would take longer than the tests; the schedule has tests of its own.
     monkeypatch.setattr(GcSchedule, "start", lambda _schedule: None)
     store = store if store is not None else MemoryStore()
-    app = App(Config.read(Environment({**ENVIRONMENT, **variables})), MemoryJournal(store), MemoryLease(store))
+    logs = tempfile.mkdtemp(prefix="pincex-test-logs-")
+    environment = Environment({**ENVIRONMENT, "PINCEX_LOG_DIR": logs, **variables})
+    app = App(Config.read(environment), MemoryJournal(store), MemoryLease(store))
     if prepare is not None:
         prepare(app)
     running = asyncio.create_task(app.run())
@@ -316,7 +320,10 @@ async def running_exchange(
             yield Exchange(app, store, public, ops, running, stopped)
     finally:
         stopped.set()
-        await asyncio.wait_for(running, DEADLINE_S)
+        try:
+            await asyncio.wait_for(running, DEADLINE_S)
+        finally:
+            shutil.rmtree(logs)
 
 
 @asynccontextmanager

@@ -75,7 +75,7 @@ class SecurityEvent:
 
 
 class SecurityLog(Protocol):
-    """Writes security.log; one a process. `exchange.runtime.audit.files` has it.
+    """Writes security.log; one a process. `exchange.runtime.audit.security` has it.
 
     Trails write there by themselves what `happened`, and what `ended` with another outcome than OK. Everybody else notes
     what no record tells: refused credentials, failed log-ins, uses of API keys.
