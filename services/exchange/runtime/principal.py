@@ -17,7 +17,9 @@ from exchange.runtime.errors import ErrorReason, ServiceError
 OPERATOR: Final = "operator"
 ADMIN: Final = "admin"
 """A role that includes every other, and a scope without which roles of staff do not count."""
-ALL_ROLES: Final = frozenset({"trader", "market_maker", "support", OPERATOR, ADMIN, "auditor"})
+STAFF_ROLES: Final = frozenset({"support", OPERATOR, ADMIN, "auditor"})
+"""Of a token they count only with the scope admin."""
+ALL_ROLES: Final = STAFF_ROLES | {"trader", "market_maker"}
 ALL_SCOPES: Final = frozenset({"read", "trade", "withdraw", "manage", ADMIN})
 OPS_LOCAL: Final = "ops-local"
 DEMO_ACCOUNT: Final = "demo"
@@ -84,6 +86,10 @@ class PrincipalResolver(Protocol):
         """
         ...
 
+    def why_void(self, principal: Principal) -> ErrorReason.ValueType | None:
+        """Why a principal that it let in counts no more, None while it does: asked again and again while calls of it run."""
+        ...
+
 
 class DenyingResolver:
     """Knows nobody: every profile but development, until the auth service is there."""
@@ -91,6 +97,9 @@ class DenyingResolver:
     def resolve(self, peer: str, metadata: Metadata) -> Principal:  # noqa: ARG002 - the protocol's form
         """Raise ServiceError UNAUTHENTICATED."""
         raise ServiceError(ErrorReason.UNAUTHENTICATED)
+
+    def why_void(self, principal: Principal) -> None:
+        """Nobody was let in."""
 
 
 class DevelopmentResolver:
@@ -131,6 +140,9 @@ class DevelopmentResolver:
             )
         principal = self._known.get(account) if isinstance(account, str) else None
         return principal if principal is not None else self._remember(account)
+
+    def why_void(self, principal: Principal) -> None:
+        """Who calls from this machine counts for as long as the call lasts."""
 
     def _remember(self, account: str | bytes) -> Principal:
         if not isinstance(account, str) or _ACCOUNT_FORM.fullmatch(account) is None:

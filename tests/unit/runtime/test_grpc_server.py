@@ -430,6 +430,9 @@ async def test_a_resolver_may_take_its_time(start):
             await asyncio.sleep(0)
             return Principal("slow", frozenset(), "token", frozenset({"trade"}))
 
+        def why_void(self, principal):
+            return None
+
     async def who(request, context):
         return StringValue(value=request_context(context).principal.account)
 
@@ -556,6 +559,9 @@ class _Reader:
 
     def resolve(self, peer, metadata):
         return Principal("reader", frozenset({"trader"}), "token", frozenset({"read"}))
+
+    def why_void(self, principal):
+        return None
 
 
 async def test_pings_at_the_permitted_pace_are_welcome_and_faster_ones_are_not(start, within):
