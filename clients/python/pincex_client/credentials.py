@@ -10,7 +10,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from pincex.auth.v1 import types_pb2
+    from pincex_client.signing import RequestSigner
     from pincex_client.transport import Metadata
 
 # A token is renewed when less than this part of its life is left.
@@ -30,14 +31,6 @@ RENEW_BELOW = 0.5
 CALL_TIMEOUT_S = 10.0
 # What the exchange says of a token that has had its time: with a new one the same call may pass.
 STALE_REASONS = frozenset({"TOKEN_EXPIRED", "CREDENTIAL_REVOKED"})
-
-
-class Signer(Protocol):
-    """Signs one gRPC request with an API key; see `pincex_client.signing`."""
-
-    def grpc_headers(self, path: str, request: bytes) -> Metadata:
-        """Headers for a call of `/package.Service/Method` with this serialised request."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,12 +186,12 @@ class LogIn(_Renewed):
 class ApiKey(_Renewed):
     """An API key: it signs the exchange for an access token, and the token makes the calls.
 
-    `on_change` may keep tokens for the next process, given to it as `tokens`.
+    `on_change` may keep tokens for the next process, given to it as `tokens`. A clock that is off is set by the exchange's.
     """
 
     def __init__(
         self,
-        signer: Signer,
+        signer: RequestSigner,
         *,
         tokens: TokenSet | None = None,
         on_change: Callable[[TokenSet], None] | None = None,
@@ -207,6 +200,16 @@ class ApiKey(_Renewed):
         self._signer = signer
 
     async def _renew(self) -> TokenSet:
+        try:
+            return await self._exchange()
+        except ExchangeError as error:
+            server_time = error.metadata.get("server_time", "")
+            if error.reason != "TIMESTAMP_OUT_OF_WINDOW" or not server_time.isdigit():
+                raise
+            self._signer.follow(int(server_time))
+        return await self._exchange()
+
+    async def _exchange(self) -> TokenSet:
         request = auth_service_pb2.ExchangeApiKeyRequest()
         signed = self._signer.grpc_headers("/pincex.auth.v1.AuthService/ExchangeApiKey", request.SerializeToString())
         request_id = new_id("r")

@@ -7,8 +7,8 @@ import typer
 from rich.markup import escape
 
 from pincex_client import models
-from pincex_client.cli import render
-from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, usage_error
+from pincex_client.cli import render, users
+from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, show_fields, usage_error
 
 Symbol = Annotated[str, typer.Argument(help="Such as BTCUSD.")]
 Reason = Annotated[str, typer.Option(help="For the record.")]
@@ -30,6 +30,7 @@ def build() -> typer.Typer:
     group = typer.Typer(help="Operate the exchange: on the ops listener.", no_args_is_help=True)
     for name, command in COMMANDS.items():
         group.command(name)(command)
+    users.add_to(group)
     return group
 
 
@@ -102,13 +103,13 @@ def limits(
 ) -> None:
     """Set how many open orders an account may have."""
     found = call(context, lambda exchange: exchange.admin.set_account_limits(account, max_open_orders, reason=reason))
-    _show_fields(context, found)
+    show_fields(context, found)
 
 
 def rebuild(context: typer.Context, symbol: Symbol, *, reason: Reason = "") -> None:
     """Build a book anew from the journal and compare it with the one in use. Exit status 1 if they differed."""
     found = call(context, lambda exchange: exchange.admin.rebuild_order_book(symbol, reason=reason))
-    _show_fields(context, found)
+    show_fields(context, found)
     if not found.identical:
         raise typer.Exit(EXIT_REFUSED)
 
@@ -127,7 +128,7 @@ def validate(context: typer.Context, symbol: Symbol) -> None:
 
 def state(context: typer.Context) -> None:
     """Show sequence and hash of the instance that answers."""
-    _show_fields(context, call(context, lambda exchange: exchange.admin.engine_state()))
+    show_fields(context, call(context, lambda exchange: exchange.admin.engine_state()))
 
 
 def book(context: typer.Context, symbol: Symbol, *, depth: Annotated[int, typer.Option(min=1, max=5_000)] = 10) -> None:
@@ -155,7 +156,7 @@ def queue_depth(context: typer.Context) -> None:
 
 def snapshot(context: typer.Context, *, reason: Reason = "") -> None:
     """Store a snapshot of the state now."""
-    _show_fields(context, call(context, lambda exchange: exchange.admin.create_snapshot(reason=reason)))
+    show_fields(context, call(context, lambda exchange: exchange.admin.create_snapshot(reason=reason)))
 
 
 def hand_over(context: typer.Context, *, reason: Reason = "") -> None:
@@ -176,7 +177,7 @@ def activate_rules(
     reason: Reason = "",
 ) -> None:
     """Let the next version of the matching rules hold, for good. Refused while an instance does not know it."""
-    _show_fields(context, call(context, lambda exchange: exchange.admin.activate_rules(rules_version, reason=reason)))
+    show_fields(context, call(context, lambda exchange: exchange.admin.activate_rules(rules_version, reason=reason)))
 
 
 def create_asset(
@@ -187,7 +188,7 @@ def create_asset(
     request_id: RequestId = "",
 ) -> None:
     """Make an asset."""
-    _show_fields(
+    show_fields(
         context, call(context, lambda exchange: exchange.admin.create_asset(code, decimals, request_id=request_id))
     )
 
@@ -264,19 +265,6 @@ def _show_switches(context: typer.Context, found: models.Switches) -> None:
     for name, on, alarming in rows:
         position = "on" if on else "off"
         out.print(f"{name:16} [{'bold yellow' if alarming else 'green'}]{position}[/]")
-
-
-def _show_fields(context: typer.Context, found: Any) -> None:
-    if settings_of(context).as_json:
-        print_json(found)
-        return
-    for name in found.__dataclass_fields__:
-        value = getattr(found, name)
-        if isinstance(value, tuple):
-            for line in value:
-                out.print(f"  {escape(str(line))}")
-            continue
-        out.print(f"[bold]{name.replace('_', ' '):20}[/bold] {render.plain(value) if value is not False else 'no'}")
 
 
 COMMANDS: dict[str, Any] = {

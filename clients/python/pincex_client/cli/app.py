@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from pincex_client.cli import admin, journal, markets, migrate, orders, replay, replicas
+from pincex_client.cli import admin, journal, keys, login, markets, migrate, orders, replay, replicas
 from pincex_client.cli.context import DEADLINE, Settings
 
 # Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
 GLOBAL_FLAGS = frozenset({"--json"})
-GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token", "--timeout"})
-STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate"})
+GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token", "--profile", "--timeout"})
+STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate", "certs"})
 
 
 def build_app() -> typer.Typer:
@@ -29,6 +29,8 @@ def build_app() -> typer.Typer:
     markets.register(app)
     replay.register(app)
     replicas.register(app)
+    login.register(app)
+    app.add_typer(keys.build(), name="keys")
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
     app.add_typer(migrate.build(), name="migrate")
@@ -52,10 +54,13 @@ def global_options(
     timeout: Annotated[
         float, typer.Option(min=0.1, envvar="PINCEX_TIMEOUT", help="Seconds to wait for an exchange that is away.")
     ] = DEADLINE,
+    profile: Annotated[
+        str | None, typer.Option(envvar="PINCEX_CLI_PROFILE", help="Who calls, as `pincex login` kept it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts; NDJSON for streams.")] = False,
 ) -> None:
     """Take in the options that every command shares."""
-    context.obj = Settings(target, ops_target, account, token, as_json, timeout)
+    context.obj = Settings(target, ops_target, account, token, profile, as_json, timeout)
 
 
 def mount_stack(app: typer.Typer) -> bool:

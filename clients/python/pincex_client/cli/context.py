@@ -13,10 +13,11 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from pincex_client.cli import target
+from pincex_client.cli import profiles, render, target
 from pincex_client.client import ExchangeClient
+from pincex_client.credentials import Credentials, Fixed
 from pincex_client.errors import ExchangeError, Unavailable
-from pincex_client.transport import RetryPolicy
+from pincex_client.transport import RetryPolicy, strip_scheme
 
 Answer = TypeVar("Answer")
 
@@ -51,8 +52,17 @@ ADVICE: Mapping[str, str] = {
     "MAINTENANCE": "an operator ends it: `pincex admin maintenance off`",
     "CIRCUIT_BREAKER": "an operator turns it off: `pincex admin circuit-breaker off`",
     "DUPLICATE_ID": "the id was used with other contents: choose another, or repeat exactly what was sent",
-    "UNAUTHENTICATED": "anonymous calls work from loopback on the development profile only",
-    "PERMISSION_DENIED": "operators' calls go to the ops listener: see --ops-target",
+    "UNAUTHENTICATED": "log in: `pincex login EMAIL`; anonymous calls work from loopback on the development profile only",
+    "CREDENTIALS_REFUSED": "`pincex reset-password EMAIL` sends a code for a new password",
+    "SECOND_FACTOR_REQUIRED": "give --code, from your authenticator or one of the recovery codes",
+    "EMAIL_NOT_VERIFIED": "`pincex verify-email EMAIL CODE`; without a code another one is sent",
+    "TOKEN_REFUSED": "log in again: `pincex login EMAIL`",
+    "TOKEN_EXPIRED": "log in again: `pincex login EMAIL`",
+    "CREDENTIAL_REVOKED": "the session or key was ended: log in again, or make another key",
+    "ACCOUNT_LOCKED": "support unlocks it: `pincex admin accounts unlock USER_ID`",
+    "SCOPE_MISSING": "log in without --scope, or use a key that has the scope",
+    "TOO_MANY_ATTEMPTS": "wait as long as retry_after says; each attempt meanwhile makes it longer",
+    "PERMISSION_DENIED": "this needs a role that you lack; operators' calls go to the ops listener: see --ops-target",
     "UNKNOWN_PATH": "the address answers, but not as this part of the exchange: check --target and --ops-target",
     "SEQUENCE_IN_FUTURE": "leave the sequence out for the newest state; head_sequence is the last one",
     "SEQUENCE_NOT_RETAINED": "begin at floor_sequence: what lies before is no longer kept",
@@ -72,18 +82,53 @@ class Settings:
     ops_target: str | None = None
     account: str | None = None
     token: str | None = None
+    profile: str | None = None
     as_json: bool = False
     timeout: float = DEADLINE
 
-    def client(self) -> ExchangeClient:
-        """A client for these options; close it."""
+    def client(self, *, anonymous: bool = False) -> ExchangeClient:
+        """A client for these options; close it. An anonymous one proves nothing: to log in."""
+        edge, ops = self.place()
         return ExchangeClient(
-            target.edge_target(self.target),
-            ops_target=target.ops_target(self.ops_target),
-            account=self.account,
-            token=self.token,
+            edge,
+            ops_target=ops,
+            credentials=Fixed() if anonymous else self._credentials(),
             policy=RetryPolicy(deadline=self.timeout),
         )
+
+    def place(self) -> tuple[str, str]:
+        """Edge and ops listener: as given, else those of the named profile, else the running stack's, else the default
+        profile's, else the well-known ports.
+        """
+        named = profiles.load(self.profile) if self.profile else None
+        fallback = None if self.profile else profiles.load(profiles.DEFAULT)
+        wanted = (named.target, named.ops_target) if named is not None else (None, None)
+        last = (fallback.target, fallback.ops_target) if fallback is not None else (None, None)
+        edge = target.edge_target(self.target or wanted[0], last[0])
+        ops = target.ops_target(self.ops_target or wanted[1], last[1])
+        return strip_scheme(edge), strip_scheme(ops)
+
+    def stored_profile(self) -> profiles.Profile | None:
+        """The profile that is named, or the default one where it is for this exchange; None for nobody.
+
+        Raises ProfileError where the named one is not there, or belongs to another exchange: secrets go nowhere else.
+        """
+        edge, _ = self.place()
+        found = profiles.load(self.profile or profiles.DEFAULT)
+        if self.profile and found is None:
+            raise profiles.ProfileError(f"no profile {self.profile!r}: pincex login --profile {self.profile} EMAIL")
+        if found is None or found.target == edge:
+            return found
+        if self.profile:
+            raise profiles.ProfileError(f"the profile {self.profile!r} is for {found.target}, not for {edge}")
+        return None
+
+    def _credentials(self) -> Credentials:
+        """`--token` before a named profile, that before `--account`, that before the default profile."""
+        if self.token or (self.account and not self.profile):
+            return Fixed(account=self.account, token=self.token)
+        profile = self.stored_profile()
+        return profile.credentials() if profile is not None else Fixed()
 
 
 def settings_of(context: typer.Context) -> Settings:
@@ -94,16 +139,20 @@ def settings_of(context: typer.Context) -> Settings:
 
 
 def call(
-    context: typer.Context, action: Callable[[ExchangeClient], Awaitable[Answer]], *, endless: bool = False
+    context: typer.Context,
+    action: Callable[[ExchangeClient], Awaitable[Answer]],
+    *,
+    endless: bool = False,
+    anonymous: bool = False,
 ) -> Answer:
     """Do one thing with a client; failures are shown and end the process with their exit status.
 
-    An `endless` one is ended by Ctrl-C, which is then no failure.
+    An `endless` one is ended by Ctrl-C, which is then no failure. An `anonymous` one does not say who calls.
     """
     settings = settings_of(context)
 
     async def do() -> Answer:
-        async with settings.client() as exchange:
+        async with settings.client(anonymous=anonymous) as exchange:
             return await action(exchange)
 
     return run(settings, do(), interrupted=0 if endless else EXIT_INTERRUPTED)
@@ -131,6 +180,33 @@ def usage_error(settings: Settings, message: str) -> NoReturn:
     else:
         err.print(f"[red]usage[/red]: {escape(message)}")
     raise typer.Exit(EXIT_USAGE)
+
+
+def confirm(context: typer.Context, question: str, *, yes: bool) -> None:
+    """Ask before something that cannot be taken back; without a terminal only `--yes` will do."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        usage_error(settings_of(context), f"{question} No terminal to ask: say --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def show_fields(context: typer.Context, found: Any) -> None:
+    """Show one dataclass, a field a line."""
+    if settings_of(context).as_json:
+        print_json(found)
+        return
+    for name in found.__dataclass_fields__:
+        value = getattr(found, name)
+        label = f"[bold]{name.replace('_', ' '):20}[/bold]"
+        if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
+            out.print(f"{label} {escape(', '.join(value))}")
+        elif isinstance(value, tuple):
+            for line in value:
+                out.print(f"  {escape(str(line))}")
+        else:
+            out.print(f"{label} {render.plain(value) if value is not False else 'no'}")
 
 
 def show_error(settings: Settings, error: ExchangeError) -> None:

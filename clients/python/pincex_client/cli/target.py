@@ -10,14 +10,14 @@ DEFAULT_TARGET = "127.0.0.1:8080"
 DEFAULT_OPS_TARGET = "127.0.0.1:8081"
 
 
-def edge_target(given: str | None) -> str:
-    """The public edge: `--target` or PINCEX_TARGET, else what the running stack says, else 127.0.0.1:8080."""
-    return given or _without_scheme(stack_status().get("edge_url")) or DEFAULT_TARGET
+def edge_target(given: str | None, fallback: str | None = None) -> str:
+    """The public edge: `--target` or PINCEX_TARGET, else what the running stack says, else the fallback or 127.0.0.1:8080."""
+    return given or _without_scheme(stack_status().get("edge_url")) or fallback or DEFAULT_TARGET
 
 
-def ops_target(given: str | None) -> str:
-    """The ops listener: `--ops-target` or PINCEX_OPS_TARGET, else the running stack's, else 127.0.0.1:8081."""
-    return given or _without_scheme(stack_status().get("ops_url")) or DEFAULT_OPS_TARGET
+def ops_target(given: str | None, fallback: str | None = None) -> str:
+    """The ops listener: `--ops-target` or PINCEX_OPS_TARGET, else the running stack's, else the fallback or 127.0.0.1:8081."""
+    return given or _without_scheme(stack_status().get("ops_url")) or fallback or DEFAULT_OPS_TARGET
 
 
 @functools.cache
