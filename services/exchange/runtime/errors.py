@@ -37,6 +37,8 @@ STATUS_DETAILS_KEY: Final = "grpc-status-details-bin"
 _MAX_MESSAGE_BYTES: Final = 320
 _MAX_VALUE_BYTES: Final = 160
 _MAX_FIELD_BYTES: Final = 64
+# What was signed is of use only where it is whole.
+_VALUE_BYTES_OF: Final = {"signed": 1_024}
 _MAX_ITEMS: Final = 8
 
 _BY_NUMBER: Final[dict[int, ReasonRow]] = {ErrorReason.Value(row.name): row for row in ROWS}
@@ -82,7 +84,9 @@ class ServiceError(Exception):
         self.row: ReasonRow = row
         self.metadata: dict[str, str] = {}
         if metadata:
-            self.metadata = {key: _clip(str(value), _MAX_VALUE_BYTES) for key, value in metadata.items()}
+            self.metadata = {
+                key: _clip(str(value), _VALUE_BYTES_OF.get(key, _MAX_VALUE_BYTES)) for key, value in metadata.items()
+            }
         self.message: str = _clip(message or _sentence(row, self.metadata), _MAX_MESSAGE_BYTES)
         self.retry_after_seconds: float | None = (
             row.retry_after_seconds if retry_after_seconds is None else retry_after_seconds
