@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from exchange.stack import view
+from exchange.stack.certificates.commands import app as certificates
 from exchange.stack.config import StackConfig, UpOptions, load_config
 from exchange.stack.control import NotRunning, is_running, request
 from exchange.stack.detach import start_detached
@@ -37,6 +38,7 @@ def register(app: typer.Typer) -> None:
     """Adds the commands to the command line."""
     for command in (up, down, status, scale, restart, kill, logs):
         app.command()(command)
+    app.add_typer(certificates, name="certs")
 
 
 def up(

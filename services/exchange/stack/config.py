@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.runtime.config import ConfigError, read_dotenv
+from exchange.stack.certificates.settings import LOOPBACK, TlsSettings, read_tls
 from exchange.stack.errors import StackError
 
 if TYPE_CHECKING:
@@ -19,11 +20,12 @@ HIGHEST_PORT = 65_535
 
 @dataclass(frozen=True, slots=True)
 class PortSetting:
-    """A port that the operator may choose: 0 takes a free one and remembers it."""
+    """A port that the operator may choose: 0 takes a free one and remembers it. `host` is the address it is taken at."""
 
     variable: str
     what: str
     port: int
+    host: str = LOOPBACK
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,8 @@ class StackConfig:
     edge_port: PortSetting
     ops_port: PortSetting
     debug_port: PortSetting
+    tls_port: PortSetting
+    mtls_port: PortSetting
     envoy_admin_port: PortSetting
     postgres_port: PortSetting
     valkey_port: PortSetting
@@ -57,6 +61,7 @@ class StackConfig:
     image: Path
     engine_module: str
     engine_max_instances: int
+    tls: TlsSettings
     log_level: str
     database_url: str | None
     admin_database_url: str | None
@@ -79,12 +84,15 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
     def port(variable: str, what: str, default: int) -> PortSetting:
         return PortSetting(variable, what, _integer(values, variable, default, HIGHEST_PORT))
 
+    tls = read_tls(values)
     database_url = values.get("DATABASE_URL") or None
     return StackConfig(
         home=home,
         edge_port=port("PINCEX_EDGE_PORT", "the public edge", 8080),
         ops_port=port("PINCEX_OPS_PORT", "the ops listener", 8081),
         debug_port=port("PINCEX_DEBUG_PORT", "debug of trading-engine-1", 6060),
+        tls_port=replace(port("PINCEX_TLS_PORT", "the TLS listener", 8443), host=tls.host),
+        mtls_port=replace(port("PINCEX_MTLS_PORT", "the mTLS listener", 8444), host=tls.host),
         envoy_admin_port=port("PINCEX_ENVOY_ADMIN_PORT", "Envoy's admin", 9901),
         postgres_port=port("PINCEX_POSTGRES_PORT", "PostgreSQL", 0),
         valkey_port=port("PINCEX_VALKEY_PORT", "Valkey", 0),
@@ -92,6 +100,7 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
         engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
         engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 16, 32),
+        tls=tls,
         log_level=values.get("LOG_LEVEL") or "INFO",
         database_url=database_url,
         admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,

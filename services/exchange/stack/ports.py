@@ -21,12 +21,12 @@ FREE_RANGE = range(20_000, 32_000)
 _ATTEMPTS = 200
 
 
-def is_free(port: int) -> bool:
-    """Whether a server could listen on this loopback port now; a connection in TIME_WAIT does not hinder it."""
-    with socket.socket() as probe:
+def is_free(port: int, host: str = LOOPBACK) -> bool:
+    """Whether a server could listen on this port now; a connection in TIME_WAIT does not hinder it."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((LOOPBACK, port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True
@@ -55,24 +55,24 @@ class PortBook:
             port = setting.port + offset
             if port in self._taken_here:
                 raise StackError(f"port {port} is used twice: {setting.variable} gives it to {setting.what} also")
-            if not is_free(port):
+            if not is_free(port, setting.host):
                 raise StackError(
                     f"port {port} ({setting.what}) is taken by another process; choose another with "
                     f"{setting.variable}, in the environment or .env (0 takes a free one)",
                 )
         else:
             port = self._ports.get(name, 0)
-            if not port or port in self._taken_here or not is_free(port):
-                port = self._free()
+            if not port or port in self._taken_here or not is_free(port, setting.host):
+                port = self._free(setting.host)
         self._taken_here.add(port)
         if self._ports.get(name) != port:
             self._ports[name] = port
             write_private(self._file, json.dumps(self._ports, indent=1, sort_keys=True))
         return port
 
-    def _free(self) -> int:
+    def _free(self, host: str) -> int:
         # Which port is free need not be unpredictable.
         for port in random.sample(FREE_RANGE, _ATTEMPTS):
-            if port not in self._taken_here and port not in self._ports.values() and is_free(port):
+            if port not in self._taken_here and port not in self._ports.values() and is_free(port, host):
                 return port
         raise StackError(f"no free port between {FREE_RANGE.start} and {FREE_RANGE.stop}")

@@ -19,6 +19,8 @@ _err = Console(stderr=True, highlight=False, soft_wrap=True)
 _MARKS = {"ready": "[green]ok[/]", "restarting": "[yellow]restarting[/]", "stopped": "stopped"}
 _STYLES = {"ready": "green", "restarting": "yellow", "starting": "yellow", "waiting": "dim", "stopping": "dim"}
 
+_SECURE = (("the same over TLS", "tls_url"), ("with a client certificate", "mtls_url"))
+
 
 def say(text: str) -> None:
     """One line for people."""
@@ -58,6 +60,8 @@ def event(found: dict[str, Any]) -> None:
     elif found["event"] == "instance" and found["state"] in _MARKS:
         pid = f"pid {found['pid']}" if found["pid"] else ""
         _out.print(f"  {found['name']:<20} {_MARKS[found['state']]}  [dim]{found['seconds']:.1f} s  {pid}[/]")
+    elif found["event"] == "certificates":
+        _out.print(f"  [dim]{escape(found['text'])}[/]")
     elif found["event"] == "database":
         style = "yellow" if found["degraded"] else "dim"
         _out.print(f"  [{style}]{escape(found['text'])}[/]")
@@ -68,13 +72,14 @@ def addresses(status: dict[str, Any]) -> None:
     edge, ops = status["edge_url"], status["ops_url"]
     rows = (
         ("REST, gRPC, gRPC-Web", edge),
+        *((what, status[name]) for what, name in _SECURE if status.get(name)),
         ("operators", f"{ops}/admin/..., {ops}/metrics"),
         ("debug", f"{status['debug_url']}/debug/pprof/heap"),
         ("Envoy's admin", status["envoy_admin_url"]),
     )
     _out.print("the exchange is up:")
     for what, address in rows:
-        _out.print(f"  {what:<22} {address}")
+        _out.print(f"  {what:<25} {address}")
     _out.print(f"try: curl {edge}/api/v1/health")
 
 

@@ -101,6 +101,7 @@ class App:
         self._inspector = Inspector(journal, SHARD)
         self._metrics = EngineMetrics(self._registry, lambda: self.desk.seat if self.desk.is_seated else None)
         grpc_metrics = GrpcMetrics(self._registry)
+        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
         self.public, self.ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
@@ -108,6 +109,7 @@ class App:
                 metrics=grpc_metrics,
                 with_channelz=operator,
                 drain=self.drain,
+                credentials=credentials,
             )
             for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
         )
@@ -176,7 +178,7 @@ class App:
                 shard=SHARD,
                 journal=self._journal,
                 lease=self._lease,
-                transport=GrpcTransport(self._replica_secret(), self._journal.incarnation),
+                transport=GrpcTransport(self._replica_secret(), self._journal.incarnation, self.config.service_tls),
                 clock=self.clock,
                 watcher=self.instance,
                 on_append=self._metrics.appended,

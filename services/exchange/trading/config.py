@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.runtime.service_tls import ServiceTls
 from exchange.trading.core.constants import RULES_VERSION
 
 SERVICE = "trading-engine"
@@ -37,6 +38,7 @@ class Config:
     max_finished_orders: int
     max_rules: int
     replica_secret: Secret | None
+    service_tls: ServiceTls | None
 
     @classmethod
     def read(cls, environment: Environment) -> Config:
@@ -65,6 +67,7 @@ class Config:
             max_finished_orders=environment.integer("PINCEX_MAX_FINISHED_ORDERS", 200_000, minimum=1_000),
             max_rules=environment.integer("PINCEX_MAX_RULES", RULES_VERSION, minimum=1, maximum=RULES_VERSION),
             replica_secret=environment.optional_secret("JWT_SECRET") or database_url,
+            service_tls=ServiceTls.read(environment),
         )
 
 

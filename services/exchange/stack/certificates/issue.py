@@ -19,7 +19,6 @@ LEAF_LIFETIME = timedelta(days=90)
 # Clocks differ: a certificate of this second must not be refused by a machine that is behind.
 BACKDATE = timedelta(minutes=5)
 ORGANIZATION = "PinCEX"
-TRUST_DOMAIN = "spiffe://pincex"
 
 SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 
@@ -91,11 +90,6 @@ def host_name(host: str) -> x509.GeneralName:
             raise StackError(f"{host!r} is neither a host's name nor an IP address") from None
         return x509.DNSName(host.lower())
     return x509.IPAddress(address)
-
-
-def uri_name(kind: str, name: str) -> x509.GeneralName:
-    """`spiffe://pincex/<kind>/<name>`."""
-    return x509.UniformResourceIdentifier(f"{TRUST_DOMAIN}/{kind}/{name}")
 
 
 def _name(common_name: str) -> x509.Name:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from exchange.runtime.service_names import TRUST_DOMAIN, service_host, service_uri
 from exchange.stack.certificates.description import (
     alternative_names,
     chain_problem,
@@ -30,7 +31,7 @@ from exchange.stack.certificates.description import (
     read_key,
     time_problem,
 )
-from exchange.stack.certificates.issue import CLIENT, SERVER, Pair, host_name, issue, new_authority, uri_name
+from exchange.stack.certificates.issue import CLIENT, SERVER, Pair, host_name, issue, new_authority
 from exchange.stack.errors import StackError
 from exchange.stack.files import write_private
 
@@ -52,7 +53,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A certificate on the disk. `key` and `authority` are None where they are not known, or it is its own."""
+    """A certificate on the disk. Without a `key` the file is a set of authorities that are trusted, each by itself;
+    `authority` is None where it is not known, or the certificate is its own.
+    """
 
     name: str
     file: Path
@@ -71,11 +74,9 @@ class Entry:
             key = read_key(self.key) if self.key is not None else None
         except StackError as error:
             return str(error)
-        return (
-            time_problem(chain[0], now, days)
-            or chain_problem(chain, authority)
-            or (key_problem(chain[0], key) if key is not None else None)
-        )
+        if key is None:
+            return next((found for found in (time_problem(one, now, days) for one in chain) if found), None)
+        return time_problem(chain[0], now, days) or chain_problem(chain, authority) or key_problem(chain[0], key)
 
 
 class CertificateStore:
@@ -112,13 +113,15 @@ class CertificateStore:
 
     def create_client(self, name: str) -> str:
         """Makes a client's certificate, which must not be there yet; returns its URI. Raises StackError."""
-        uri = uri_name("client", _checked(name))
+        uri = f"{TRUST_DOMAIN}/client/{_checked(name)}"
         with self._locked():
             if self.client(name).exists():
                 raise StackError(f"there is a client {name} already: `pincex certs renew client/{name}` renews it")
             authority = self._authority(self.authority, AUTHORITY_NAME)
-            self._write(self.client(name), issue(authority, name, [uri], [CLIENT], _now()))
-        return str(uri.value)
+            self._write(
+                self.client(name), issue(authority, name, [x509.UniformResourceIdentifier(uri)], [CLIENT], _now())
+            )
+        return uri
 
     def create_services(self, names: Sequence[str]) -> None:
         """Makes what is not there yet of the services' certificates, and renews those that have no 30 days left. Raises
@@ -129,8 +132,7 @@ class CertificateStore:
             for name in names:
                 file = self.service(name)
                 if not file.exists() or self._is_due(file):
-                    # Names a service, wherever it listens: callers ask for this name.
-                    said = [x509.DNSName(internal_host(name)), uri_name("service", _checked(name))]
+                    said = [x509.DNSName(service_host(name)), x509.UniformResourceIdentifier(service_uri(name))]
                     self._write(file, issue(authority, name, said, [SERVER, CLIENT], _now()))
 
     def renew(self, names: Sequence[str]) -> list[str]:
@@ -199,11 +201,6 @@ class CertificateStore:
             yield
         finally:
             os.close(handle)
-
-
-def internal_host(service: str) -> str:
-    """The name that a service's certificate has beside its URI: gRPC clients can check a host's name only."""
-    return f"{service}.pincex.internal"
 
 
 def _key_of(authority: Path) -> Path:

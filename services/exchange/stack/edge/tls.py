@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from exchange.runtime.service_names import service_uri
 from exchange.stack.edge.plan import TYPE, Json, TlsListener
 from exchange.stack.files import write_private
 
@@ -55,7 +56,7 @@ def downstream(listener: TlsListener, secrets_dir: Path) -> Json:
 
 def upstream(service: str, secrets_dir: Path) -> Json:
     """The transport socket towards a service of ours: it shows its certificate, and the edge shows its own."""
-    uri = {"san_type": "URI", "matcher": {"exact": f"spiffe://pincex/service/{service}"}}
+    uri = {"san_type": "URI", "matcher": {"exact": service_uri(service)}}
     context: Json = {
         "@type": f"{_TLS}UpstreamTlsContext",
         "common_tls_context": {

@@ -16,6 +16,8 @@ import grpc
 import grpc.aio
 
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.service_tls import ServiceTls, channel_options
+from exchange.trading.config import SERVICE
 from exchange.trading.replication import messages as m
 from exchange.trading.replication.downlinks import Downlink, Downlinks
 from exchange.trading.service.replica_messages import (
@@ -97,11 +99,12 @@ class ReplicaService(replica_service_pb2_grpc.ReplicaServiceServicer):
 
 
 class GrpcTransport:
-    """`Transport` over gRPC."""
+    """`Transport` over gRPC; with `tls` both ends show that they are trading engines."""
 
-    def __init__(self, secret: str, incarnation: str) -> None:
+    def __init__(self, secret: str, incarnation: str, tls: ServiceTls | None = None) -> None:
         self._secret = secret
         self._incarnation = incarnation
+        self._tls = tls
 
     async def connect(self, address: str, epoch: int) -> m.Connection:
         """Open a link; see `Transport.connect`."""
@@ -116,7 +119,16 @@ class GrpcTransport:
             raise m.LinkLost(f"no connection to {address}: {error!r}") from error
         writer.close()
         key = link_key(self._secret, self._incarnation, epoch)
-        return _GrpcConnection(grpc.aio.insecure_channel(address, options=_OPTIONS), key)
+        return _GrpcConnection(self._channel(address), key)
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        try:
+            credentials = self._tls.channel_credentials()
+        except OSError as error:
+            raise m.LinkLost(f"no certificate for a connection to {address}: {error}") from error
+        return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *channel_options(SERVICE)))
 
 
 class _GrpcConnection:
