@@ -12,24 +12,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
 from exchange.auth.contract import LOGIN_NAME, Attempt
 from exchange.auth.encryption import Keyring
+from exchange.auth.events import Events
 from exchange.auth.metrics import AuthMetrics
 from exchange.auth.quick_cache import QuickCache
 from exchange.auth.store import Connection, Store
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.auth.users import LOCK_LOGIN
-from exchange.runtime.audit.contract import AuditEntry, AuditTrail
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.runtime.request import request_context
 
 LOCK_REASON: Final = "failed attempts"
 ACCOUNT_LOCKED: Final = "account.locked"
@@ -86,7 +84,7 @@ class LoginThrottle:
         keyring: Keyring,
         *,
         policy: ThrottlePolicy,
-        trail: AuditTrail,
+        events: Events,
         metrics: AuthMetrics,
         clock: Clock,
     ) -> None:
@@ -94,7 +92,7 @@ class LoginThrottle:
         self._cache = cache
         self._hash = keyring.keyed_hash(LOGIN_NAME)
         self._policy = policy
-        self._trail = trail
+        self._events = events
         self._metrics = metrics
         self._clock = clock
         self._recording: set[asyncio.Task[None]] = set()
@@ -146,7 +144,7 @@ class LoginThrottle:
             )
         if locks:
             self._metrics.login_locks.inc()
-        if locked:
+        if locked and user_id is not None:
             self._record_lock(attempt, user_id)
 
     async def succeeded(self, attempt: Attempt) -> None:
@@ -171,6 +169,17 @@ class LoginThrottle:
         await connection.execute(
             "UPDATE failed_login_attempts SET forgiven = true WHERE name_hash = $1 AND NOT forgiven", name_hash
         )
+
+    async def failures(self, connection: Connection, emails: Sequence[str]) -> list[int]:
+        """How many failures count against each of the names, decided or not."""
+        hashes = [self._hash.digest(email) for email in emails]
+        rows = await connection.fetch(
+            "SELECT name_hash, count(*) AS failures FROM failed_login_attempts "
+            "WHERE name_hash = ANY($1::bytea[]) AND NOT forgiven GROUP BY name_hash",
+            hashes,
+        )
+        found = {row["name_hash"]: row["failures"] for row in rows}
+        return [found.get(name_hash, 0) for name_hash in hashes]
 
     async def opened(self, name_hash: bytes) -> None:
         """Have Valkey forget that the name is blocked, also where another instance is just about to tell it so."""
@@ -223,18 +232,11 @@ class LoginThrottle:
         )
         return done != "UPDATE 0"
 
-    def _record_lock(self, attempt: Attempt, user_id: int | None) -> None:
+    def _record_lock(self, attempt: Attempt, user_id: int) -> None:
         """In the background: the answer takes no longer than that for a name that nobody has."""
-        entry = AuditEntry(
-            action=ACCOUNT_LOCKED,
-            actor=str(user_id),
-            credential="",
-            address=attempt.address,
-            details=json.dumps({"user_id": str(user_id), "failed_attempts": attempt.number, "scope": LOCK_LOGIN}),
-            reason=LOCK_REASON,
-            request_id=request_context().request_id,
-        )
-        task = asyncio.create_task(self._trail.happened(entry))
+        details = {"failed_attempts": str(attempt.number), "scope": LOCK_LOGIN}
+        recorded = self._events.happened(ACCOUNT_LOCKED, user_id=user_id, address=attempt.address, details=details)
+        task = asyncio.create_task(recorded)
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 

@@ -100,6 +100,7 @@ CREATE TABLE failed_login_attempts (
 CREATE INDEX failed_login_attempts_time ON failed_login_attempts (attempt_time);
 CREATE INDEX failed_login_attempts_name ON failed_login_attempts (name_hash, attempt_time) WHERE NOT forgiven;
 CREATE INDEX failed_login_attempts_address ON failed_login_attempts (ip_address, attempt_time);
+CREATE INDEX failed_login_attempts_user ON failed_login_attempts (user_id, attempt_time) WHERE user_id IS NOT NULL;
 COMMENT ON COLUMN failed_login_attempts.name_hash IS
     'Keyed hash of what was given as the name, known or not: people type passwords there.';
 COMMENT ON COLUMN failed_login_attempts.forgiven IS 'A success or an unlock came after it: it counts for the name no more.';

@@ -1,0 +1,89 @@
+"""Stored things as the contract shows them, and its names as they are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import Final
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from exchange.auth.user_admin import UserDetails
+from exchange.runtime.errors import ErrorReason, ServiceError, reject
+from pincex.auth.v1 import types_pb2
+from pincex.common.v1 import access_pb2
+
+MAX_REASON: Final = 256
+"""Characters of what a caller gives as a reason."""
+
+
+def user_message(found: UserDetails, now: datetime) -> types_pb2.User:
+    """A user; a lock that is over is not shown."""
+    user = found.user
+    message = types_pb2.User(
+        user_id=str(user.user_id),
+        email=user.email,
+        email_verified=user.email_verified,
+        second_factor=user.second_factor,
+        roles=[role_number(role) for role in user.roles],
+        tier=user.tier,
+        accounts=found.accounts,
+        recovery_codes_left=found.recovery_codes_left,
+    )
+    message.created_time.CopyFrom(timestamp(user.created_at))
+    if user.is_locked(now):
+        message.locked_until_time.CopyFrom(timestamp(user.locked_until or FOR_GOOD))
+    return message
+
+
+FOR_GOOD: Final = datetime.fromisoformat("9999-12-31T23:59:59+00:00")
+"""Until when a lock without an end lasts, where a message has no other way to say that there is one."""
+
+
+def timestamp(instant: datetime) -> timestamp_pb2.Timestamp:
+    """A time as the wire carries it."""
+    message = timestamp_pb2.Timestamp()
+    message.FromDatetime(instant)
+    return message
+
+
+def role_number(name: str) -> access_pb2.Role.ValueType:
+    """The contract's role of a stored name."""
+    return access_pb2.Role.Value(name.upper())
+
+
+def role_names(numbers: Iterable[int]) -> list[str]:
+    """Stored names of roles, each once, in the contract's order.
+
+    Raises ServiceError FIELD_REQUIRED for none, UNKNOWN_ENUM_VALUE for one that is not the contract's.
+    """
+    known: dict[int, str] = {number: name.lower() for name, number in access_pb2.Role.items() if number}
+    wanted = set(numbers)
+    if not wanted:
+        reject(ErrorReason.FIELD_REQUIRED, field="roles")
+    if not wanted <= known.keys():
+        reject(ErrorReason.UNKNOWN_ENUM_VALUE, field="roles")
+    return [known[number] for number in sorted(wanted)]
+
+
+def reason_text(text: str, *, required: bool = False) -> str:
+    """What a caller gave as a reason. Raises ServiceError FIELD_REQUIRED, or INVALID_FIELD where it is too long."""
+    text = text.strip()
+    if required and not text:
+        reject(ErrorReason.FIELD_REQUIRED, field="reason")
+    if len(text) > MAX_REASON:
+        raise ServiceError(
+            ErrorReason.INVALID_FIELD, f"reason is longer than {MAX_REASON} characters", metadata={"field": "reason"}
+        )
+    return text
+
+
+def interval(field: str, duration: duration_pb2.Duration, longest: timedelta) -> timedelta:
+    """A duration that is longer than nothing. Raises ServiceError INVALID_FIELD, naming the field."""
+    # Compared in seconds: what does not fit into a timedelta is refused, too.
+    if not 0 <= duration.seconds <= longest.total_seconds() or not 0 <= duration.nanos < 1_000_000_000:
+        reject(ErrorReason.INVALID_FIELD, field=field, value=f"{duration.seconds}s")
+    found = timedelta(seconds=duration.seconds, microseconds=duration.nanos // 1_000)
+    if not timedelta() < found <= longest:
+        reject(ErrorReason.INVALID_FIELD, field=field, value=f"{duration.seconds}s")
+    return found
