@@ -92,7 +92,7 @@ class ApiKeys:
     def __init__(self, store: Store, box: Box) -> None:
         """`box` is the keyring's for SECRET_PURPOSE."""
         self._store = store
-        self._box = box
+        self.box = box
 
     async def find_repeat(self, user_id: int, request: KeyRequest) -> ApiKey | None:
         """The key that this request made already, None where there is none. Raises ServiceError DUPLICATE_ID."""
@@ -235,7 +235,7 @@ class ApiKeys:
             account,
             request.label,
             request.algorithm,
-            self._box.encrypt(secret, api_key) if secret else None,
+            self.box.encrypt(secret, api_key) if secret else None,
             request.public_key or None,
             list(request.scopes),
             list(networks),

@@ -1,0 +1,246 @@
+"""Keys and certificates as the gate needs them: looked up once, and forgotten when they are revoked.
+
+Nothing here is older than the revocations that `following` has seen; while it hears nothing, everything is looked up anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, Generic, Protocol, TypeVar
+
+from exchange.auth import revocations, users
+from exchange.auth.certificates import Certificate
+from exchange.auth.encryption import Box
+from exchange.auth.instants import unix_seconds
+from exchange.auth.keys import ApiKey
+from exchange.auth.signatures import HMAC_SHA256, Verifier, ed25519_verifier, hmac_verifier
+from exchange.auth.store import Connection, Row, Store
+from exchange.auth.tokens import AccessToken, Grant, TokenMaker
+from exchange.auth.users import User
+from exchange.runtime.clock import Clock
+
+MAX_CACHED: Final = 10_000
+"""Keys, and as many certificates; those that were used least recently go first."""
+MAX_AGE_S: Final = 30.0
+"""What is no revocation, such as the end of a lock, counts after this at the latest."""
+MAX_AGE_OF_REFUSAL_S: Final = 1.0
+"""The same for who is refused: who was unlocked or allowed must not wait long."""
+MAX_SILENCE_S: Final = 0.7
+"""Revocations that were not asked for longer than this may be missed: with a poll's 0.2 s it stays below a second."""
+
+_KEY_COLUMNS: Final = (
+    "api_key, user_id, account, label, algorithm, secret, public_key, scopes, allowed_addresses, "
+    "cancel_orders_on_revoke, max_orders_per_second, max_open_orders, created_at, expires_at, used_at, revoked_at, "
+    "revoked_reason"
+)
+
+
+class Holder(Protocol):
+    """What a cache keeps: whose it is."""
+
+    @property
+    def user(self) -> User:
+        """Its user, as of when it was looked up."""
+        ...
+
+
+H = TypeVar("H", bound=Holder)
+
+
+class Tokens:
+    """One access token of a credential, used until half of its life is over: services find it in their caches."""
+
+    __slots__ = ("_renew_at_s", "_token")
+
+    def __init__(self) -> None:
+        self._token: AccessToken | None = None
+        self._renew_at_s = 0.0
+
+    def get(self, maker: TokenMaker, grant: Grant, now_s: float) -> AccessToken:
+        """The token, made anew where it is due. Raises ServiceError AUTH_UNAVAILABLE while no key signs."""
+        if self._token is None or now_s >= self._renew_at_s:
+            self._token = maker.make(grant)
+            self._renew_at_s = now_s + (self._token.expires_at - now_s) / 2
+        return self._token
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A key with what proves its signatures, and its user."""
+
+    key: ApiKey
+    verifier: Verifier
+    user: User
+    tokens: Tokens
+
+    @property
+    def grant(self) -> Grant:
+        """What its tokens say."""
+        key = self.key
+        return Grant(
+            user=self.user,
+            account=key.account,
+            scopes=key.scopes,
+            api_key=key.api_key,
+            ends_at=unix_seconds(key.expires_at) if key.expires_at is not None else 0,
+            max_orders_per_second=key.max_orders_per_second,
+            max_open_orders=key.max_open_orders,
+        )
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it was revoked, or its time has come: at that moment, whenever somebody writes it down."""
+        return self.key.revoked_at is not None or (self.key.expires_at is not None and self.key.expires_at <= now)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCertificate:
+    """An allowed certificate and its user."""
+
+    certificate: Certificate
+    user: User
+    tokens: Tokens
+
+    @property
+    def grant(self) -> Grant:
+        """What its tokens say."""
+        certificate = self.certificate
+        return Grant(
+            user=self.user,
+            account=certificate.account,
+            scopes=certificate.scopes,
+            certificate=certificate.subject_uri,
+        )
+
+
+class Following(Protocol):
+    """Knows how far revocations are known."""
+
+    @property
+    def silent_s(self) -> float:
+        """Seconds since all revocations up to then were known."""
+        ...
+
+
+@dataclass(slots=True)
+class _Loading(Generic[H]):
+    """A look-up that runs; `outdated` once something of it was revoked meanwhile."""
+
+    task: asyncio.Task[H | None]
+    outdated: bool = False
+
+
+class Cache(Generic[H]):
+    """What was found under a name, and what was not. Callers of one name at a time share one look-up."""
+
+    def __init__(self, load: Callable[[str], Awaitable[H | None]], following: Following, clock: Clock) -> None:
+        self._load = load
+        self._following = following
+        self._clock = clock
+        self._found: OrderedDict[str, tuple[float, H | None]] = OrderedDict()
+        self._loading: dict[str, _Loading[H]] = {}
+
+    async def get(self, name: str) -> H | None:
+        """Return it, None where there is none. Raises ServiceError AUTH_UNAVAILABLE where it cannot be looked up."""
+        if self._following.silent_s <= MAX_SILENCE_S:
+            known = self._found.get(name)
+            if known is not None and self._clock.monotonic() < known[0]:
+                self._found.move_to_end(name)
+                return known[1]
+        while True:
+            loading = self._loading.get(name)
+            if loading is None:
+                loading = self._loading[name] = _Loading(asyncio.create_task(self._look_up(name)))
+            # The look-up belongs to all who wait for it: one that is cancelled must not end it for the others.
+            found = await asyncio.shield(loading.task)
+            if not loading.outdated:
+                return found
+
+    def forget(self, name: str) -> None:
+        """Something of this name was revoked."""
+        self._found.pop(name, None)
+        loading = self._loading.get(name)
+        if loading is not None:
+            loading.outdated = True
+
+    def forget_user(self, user_id: int) -> None:
+        """Something of this user was revoked: its roles, tier, lock or log-ins may differ."""
+        for name in [name for name, (_, one) in self._found.items() if one is not None and one.user.user_id == user_id]:
+            del self._found[name]
+        for loading in self._loading.values():
+            loading.outdated = True
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._found.clear()
+        for loading in self._loading.values():
+            loading.outdated = True
+
+    async def _look_up(self, name: str) -> H | None:
+        try:
+            found = await self._load(name)
+            if not self._loading[name].outdated:
+                self._keep(name, found)
+            return found
+        finally:
+            del self._loading[name]
+
+    def _keep(self, name: str, found: H | None) -> None:
+        # Who is locked, or not known, may be let in without a word here.
+        refused = found is None or found.user.locked_at is not None
+        self._found[name] = self._clock.monotonic() + (MAX_AGE_OF_REFUSAL_S if refused else MAX_AGE_S), found
+        self._found.move_to_end(name)
+        while len(self._found) > MAX_CACHED:
+            self._found.popitem(last=False)
+
+
+class Credentials:
+    """The keys and certificates that may come to the gate."""
+
+    def __init__(self, store: Store, box: Box, following: Following, clock: Clock) -> None:
+        """`box` is that of the secrets of API keys."""
+        self._store = store
+        self._box = box
+        self.keys: Cache[KnownKey] = Cache(self._load_key, following, clock)
+        self.certificates: Cache[KnownCertificate] = Cache(self._load_certificate, following, clock)
+
+    def revoked(self, kind: str, subject: str) -> None:
+        """Take a row of `auth_revocations` to heart."""
+        if kind == revocations.API_KEY:
+            self.keys.forget(subject)
+        elif kind == revocations.USER:
+            self.keys.forget_user(int(subject))
+            self.certificates.forget_user(int(subject))
+
+    def clear(self) -> None:
+        """Forget everything: rows may have been missed."""
+        self.keys.clear()
+        self.certificates.clear()
+
+    async def _load_key(self, api_key: str) -> KnownKey | None:
+        async with self._store.connection() as connection:
+            row = await connection.fetchrow(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE api_key = $1", api_key)  # noqa: S608 - a constant
+            if row is None:
+                return None
+            user = await _user(connection, row)
+        return KnownKey(ApiKey.of(row), self._verifier(row), user, Tokens())
+
+    async def _load_certificate(self, subject_uri: str) -> KnownCertificate | None:
+        async with self._store.connection() as connection:
+            row = await connection.fetchrow("SELECT * FROM certificates WHERE subject_uri = $1", subject_uri)
+            if row is None:
+                return None
+            user = await _user(connection, row)
+        return KnownCertificate(Certificate.of(row), user, Tokens())
+
+    def _verifier(self, row: Row) -> Verifier:
+        if row["algorithm"] == HMAC_SHA256:
+            return hmac_verifier(self._box.decrypt(row["secret"], row["api_key"]))
+        return ed25519_verifier(row["public_key"])
+
+
+async def _user(connection: Connection, row: Row) -> User:
+    return await users.by_id(connection, row["user_id"])

@@ -1,0 +1,134 @@
+"""The gate with all that it needs, and what it does in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Final
+
+import structlog
+
+from exchange.auth.gate.credentials import Credentials
+from exchange.auth.gate.following import RevocationFollower
+from exchange.auth.gate.gate import Gate
+from exchange.auth.gate.server import GateServer
+from exchange.auth.gate.uses import Uses
+from exchange.auth.instants import utc
+from exchange.auth.keys import ApiKeys
+from exchange.auth.nonces import PURGE_EVERY_S, Nonces
+from exchange.auth.store import Store
+from exchange.auth.tokens import TokenMaker
+from exchange.runtime.audit.contract import AuditEntry, AuditTrail, SecurityLog
+from exchange.runtime.clock import Clock
+from exchange.runtime.errors import ServiceError
+
+TURN_S: Final = 1.0
+"""How often keys are expired and uses written; an expired key is refused at once all the same."""
+KEY_EXPIRED: Final = "api_key.expired"
+_ACTOR: Final = "auth-service"
+
+
+class RunningGate:
+    """One a process. Make it, `start`, and `stop` at the end."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        keys: ApiKeys,
+        tokens: TokenMaker,
+        security: SecurityLog,
+        trail: AuditTrail,
+        clock: Clock,
+        window_ms: int,
+        edge_proof: str,
+        port: int = 0,
+    ) -> None:
+        """`store` is its own: signed requests must not wait behind log-ins."""
+        self._keys = keys
+        self._trail = trail
+        self._clock = clock
+        self.nonces = Nonces(store, clock, window_ms=window_ms)
+        self.follower = RevocationFollower(store, clock, revoked=self._revoked, missed=self._missed)
+        self.credentials = Credentials(store, keys.box, self.follower, clock)
+        self.uses = Uses(keys, security, clock)
+        gate = Gate(
+            credentials=self.credentials,
+            nonces=self.nonces,
+            tokens=tokens,
+            uses=self.uses,
+            clock=clock,
+            window_ms=window_ms,
+        )
+        self.server = GateServer(gate, edge_proof=edge_proof, port=port)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("gate")
+
+    @property
+    def port(self) -> int:
+        """Where it listens, once started."""
+        return self.server.port
+
+    async def start(self) -> int:
+        """Serve and return the port. Without a database it refuses everybody. Raises OSError where the port is taken."""
+        with contextlib.suppress(ServiceError):
+            await self.nonces.begin()
+            await self.follower.poll()
+        port = await self.server.start()
+        self._tasks = [asyncio.create_task(work) for work in (self.follower.run(), self._housekeeping())]
+        return port
+
+    async def stop(self) -> None:
+        """Answer what has been asked, write what is to be written, and end."""
+        await self.server.stop()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.nonces.stop()
+        with contextlib.suppress(ServiceError):
+            await self.uses.flush()
+
+    async def expire_keys(self) -> int:
+        """Revoke the keys whose time is over, record each, and return how many. Raises ServiceError AUTH_UNAVAILABLE."""
+        count = 0
+        while expired := await self._keys.expire(utc(self._clock)):
+            count += len(expired)
+            for key in expired:
+                cancels = "true" if key.cancel_orders else "false"
+                await self._trail.happened(
+                    AuditEntry(
+                        action=KEY_EXPIRED,
+                        actor=_ACTOR,
+                        credential=f"api-key {key.api_key}",
+                        address="",
+                        details=f'{{"user_id":"{key.user_id}","cancel_orders":{cancels}}}',
+                        reason="",
+                        request_id="",
+                    )
+                )
+        return count
+
+    async def _housekeeping(self) -> None:
+        purge_at = self._clock.monotonic()
+        failing = False
+        while True:
+            try:
+                # After a crash of the database timestamps count again as soon as possible, not only once somebody asks.
+                await self.nonces.begin()
+                await self.expire_keys()
+                await self.uses.flush()
+                if self._clock.monotonic() >= purge_at:
+                    await self.nonces.purge()
+                    purge_at = self._clock.monotonic() + PURGE_EVERY_S
+                failing = False
+            except ServiceError as error:
+                if not failing:
+                    self._log.warning("the gate's housekeeping waits for the database", error=str(error))
+                failing = True
+            await asyncio.sleep(TURN_S)
+
+    def _revoked(self, kind: str, subject: str) -> None:
+        self.credentials.revoked(kind, subject)
+
+    def _missed(self) -> None:
+        self.credentials.clear()
