@@ -30,6 +30,8 @@ def commands(rules: int) -> list[Command]:
     made = [*_beginning(), *_trading(random.Random(1)), *_operators(), *_trading(random.Random(2))]
     if rules >= 2:
         made += [cmd.activate_rules(OPERATOR, 2), *_queue(), *_trading(random.Random(4), at_their_price=0.5)]
+    if rules >= 3:
+        made += [cmd.activate_rules(OPERATOR, 3), *_keys(random.Random(5))]
     return [*made, *_end()]
 
 
@@ -116,6 +118,21 @@ def _queue() -> list[Command]:
             cmd.hash_book(1),
         ]
     return [*made, *(cmd.place("maker", 1, c.SELL, c.LIMIT, 30, price, tif=c.IOC) for _ in range(7))]
+
+
+def _keys(rng: random.Random) -> list[Command]:
+    """Rules 3: a market at work for people and keys, keys that may have no more open orders, and a key that is stopped."""
+    made = []
+    for number, command in enumerate(_trading(rng)):
+        key = rng.choice(((), ("ak_a", 0, 0), ("ak_a", 12, 0), ("ak_b", 3, 40), ("", 0, 25)))
+        made.append((*command, *key) if command[cmd.C_KIND] == cmd.PLACE else command)
+        if number % 60 == 59:
+            made.append(cmd.mass_cancel(OPERATOR, "demo", key="ak_b", request_id=f"revocation-{number}"))
+    low = [
+        cmd.place("maker", 1, c.BUY, c.LIMIT, 100, 240_000 - step, tif=c.GTC, key="ak_c", key_max_open=2)
+        for step in range(4)
+    ]
+    return [*made, *low, cmd.mass_cancel(OPERATOR, "maker", 1, key="ak_c"), *low[:1]]
 
 
 def _operators() -> list[Command]:

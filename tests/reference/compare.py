@@ -60,6 +60,11 @@ class Pair:
         self.engine.apply(self.sequence, self.time, command)
         assert self.engine.result[ev.R_REASON] == 0, self.engine.result
 
+    def activate(self, rules: int) -> None:
+        """Have both go on under these rules; they are activated one version at a time."""
+        for version in range(1, rules + 1):
+            assert self.send(cmd.activate_rules(OPERATOR, version))[ev.R_REASON] == 0
+
     def send(self, command: Command) -> Result:
         """Give both a command; they must answer, tell and stand alike."""
         known = self.engine.recall(command)

@@ -63,6 +63,11 @@ class NaiveOrder:
         return notional + ceil(self.exact_fee + Fraction(notional * max(self.rates), c.PPM)) - self.fee
 
 
+def asked(command: tuple[Any, ...]) -> tuple[Any, ...]:
+    """What a command asks for, whoever sends it and by which key."""
+    return (command[0], *command[cmd.C_BODY : cmd.P_KEY if command[0] == cmd.PLACE else None])
+
+
 class NaiveExchange:
     """Takes the commands of the core, one after another."""
 
@@ -132,7 +137,7 @@ class NaiveExchange:
         first = self.known.get((command[cmd.C_ACCOUNT], command[0] == cmd.PLACE, command[cmd.C_REQUEST_ID]))
         if first is None or not command[cmd.C_REQUEST_ID]:
             return None
-        if (first[12][0], first[12][cmd.C_BODY :]) == (command[0], command[cmd.C_BODY :]):
+        if asked(first[12]) == asked(command):
             return first
         return self._plain(command, r.DUPLICATE_ID)
 
@@ -322,6 +327,8 @@ class NaiveExchange:
 
     def _mass_cancel(self, command: tuple[Any, ...]) -> tuple[Any, ...]:
         chosen = self.open_orders(command[cmd.M_MARKET], command[cmd.M_ACCOUNT])
+        if self.rules >= 3 and command[cmd.M_KEY :]:
+            chosen = [order for order in chosen if order.command[cmd.P_KEY : cmd.P_KEY + 1] == command[cmd.M_KEY :]]
         order_of_accounts = list(dict.fromkeys(account for account, _ in self.total))
         for order in sorted(chosen, key=lambda order: (order_of_accounts.index(order.account), order.order_id)):
             self._end(order, c.CANCEL_OPERATOR)

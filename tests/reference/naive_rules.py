@@ -147,8 +147,12 @@ def _arrival_refusal(exchange: NaiveExchange, command: tuple[Any, ...], price: i
         return r.NO_LIQUIDITY
     if 0 < command[cmd.P_EXPIRE] <= exchange.time:
         return r.EXPIRE_TIME_PASSED
-    limit = exchange.limits.get(account, 10_000)
-    if limit and len(exchange.open_orders(account=account)) >= limit:
+    key, key_most, account_most = command[cmd.P_KEY :] if exchange.rules >= 3 and command[cmd.P_KEY :] else ("", 0, 0)
+    limit = exchange.limits.get(account, account_most or 10_000)
+    own = exchange.open_orders(account=account)
+    if limit and len(own) >= limit:
+        return r.TOO_MANY_OPEN_ORDERS
+    if key_most and sum(order.command[cmd.P_KEY : cmd.P_KEY + 1] == (key,) for order in own) >= key_most:
         return r.TOO_MANY_OPEN_ORDERS
     if command[cmd.P_TIF] == c.FOK:
         stp = command[cmd.P_STP] or exchange.markets[command[cmd.P_MARKET]].stp

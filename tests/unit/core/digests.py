@@ -76,6 +76,7 @@ def rare(draw: random.Random, sequence: int, account: str, market: int) -> Comma
         [
             cmd.cancel_all(account, market),
             cmd.mass_cancel("operator", account, market),
+            cmd.mass_cancel("operator", account, key=draw.choice(("ak_1", "ak_2"))),
             cmd.credit(account, draw.randrange(4), amount, request_id=name),
             cmd.hold(account, 1, amount, request_id=name),
             cmd.settle_hold(account, f"r{sequence - draw.randint(1, 200)}", request_id=name),
@@ -99,10 +100,12 @@ def flow(seed: int, count: int = COMMANDS) -> list[tuple[int, Command]]:
     time_ns = 1_000
     numbers = dict.fromkeys(ACCOUNTS, 0)
     while len(listed) < count:
-        if len(listed) == count // 2:
-            listed.append((time_ns, cmd.activate_rules("operator", 2)))
+        if len(listed) in (count // 3, count // 2):
+            listed.append((time_ns, cmd.activate_rules("operator", 2 if len(listed) == count // 3 else 3)))
         time_ns += draw.choice((-5, 0, 1, 3, 20))
         command = next_command(draw, len(listed) + 1, time_ns)
+        if command[0] == cmd.PLACE and draw.random() < 0.4:
+            command = (*command, draw.choice(("", "ak_1", "ak_2")), draw.choice((0, 5, 20)), draw.choice((0, 30)))
         if command[0] in (cmd.PLACE, cmd.CANCEL) and draw.random() < 0.3:
             account = command[1]
             numbers[account] += 1

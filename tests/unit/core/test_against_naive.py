@@ -18,6 +18,8 @@ pytestmark = pytest.mark.core
 
 ACCOUNTS = ("ann", "bob", "cy")
 RULES = tuple(range(1, c.RULES_VERSION + 1))
+KEYS = ((), (), ("ak_1", 0, 0), ("ak_1", 2, 0), ("ak_2", 3, 6), ("", 0, 5))
+"""What may stand at the end of a PLACE: the key, its limit, the account's by its tier."""
 EXTREMES = (0, 1, -1, 2**31, 2**40, c.MAX_LOTS - 1, c.MAX_LOTS, c.MAX_LOTS + 1, c.MAX_AMOUNT, 2**62, -(2**40))
 
 
@@ -53,11 +55,12 @@ class Trading(RuleBasedStateMachine):
     stps = st.sampled_from((c.STP_DEFAULT, c.STP_NONE, c.STP_CANCEL_NEWEST, c.STP_CANCEL_OLDEST, c.STP_CANCEL_BOTH))
     ids = st.sampled_from(("", "", "", "x1", "x2", "x3"))
     picks = st.integers(0, 40)
+    keys = st.sampled_from(KEYS)
 
     @initialize(rich=st.booleans(), rules=st.sampled_from(RULES))
     def fund(self, rich, rules) -> None:
         self.pair = Pair(markets())
-        self.pair.send(cmd.activate_rules("operator", rules))
+        self.pair.activate(rules)
         amount = c.MAX_AMOUNT // 4 if rich else 60_000
         for account in ACCOUNTS:
             for asset in range(3):
@@ -69,10 +72,16 @@ class Trading(RuleBasedStateMachine):
         return known[pick % len(known)] if known and pick < 38 else pick * 1_000
 
     @rule(
-        account=accounts, market=which, side=sides, price=near, lots=st.integers(2, 30), tif=st.sampled_from((1, 1, 2))
+        account=accounts,
+        market=which,
+        side=sides,
+        price=near,
+        lots=st.integers(2, 30),
+        tif=st.sampled_from((1, 1, 2)),
+        key=keys,
     )
-    def limit(self, account, market, side, price, lots, tif) -> None:
-        self.pair.send(cmd.place(account, market, side, c.LIMIT, lots, price, tif=tif))
+    def limit(self, account, market, side, price, lots, tif, key) -> None:
+        self.pair.send((*cmd.place(account, market, side, c.LIMIT, lots, price, tif=tif), *key))
 
     @rule(
         account=accounts,
@@ -84,8 +93,9 @@ class Trading(RuleBasedStateMachine):
         stp=stps,
         post_only=st.booleans(),
         name=ids,
+        key=keys,
     )
-    def any_limit(self, account, market, side, price, lots, tif, stp, post_only, name) -> None:
+    def any_limit(self, account, market, side, price, lots, tif, stp, post_only, name, key) -> None:
         command = cmd.place(
             account,
             market,
@@ -98,7 +108,7 @@ class Trading(RuleBasedStateMachine):
             post_only=post_only and tif == c.GTC,
             client_order_id=name,
         )
-        self.pair.send(command)
+        self.pair.send((*command, *key))
 
     @rule(account=accounts, market=which, side=sides, price=near, lots=st.integers(2, 30), wait=st.integers(-5, 60))
     def good_till_date(self, account, market, side, price, lots, wait) -> None:
@@ -130,12 +140,12 @@ class Trading(RuleBasedStateMachine):
         price=near,
         tif=st.sampled_from((c.GTC, c.GTD, c.IOC)),
         wait=st.integers(1, 60),
+        key=keys,
     )
-    def stop_limit(self, account, market, side, lots, stop, price, tif, wait) -> None:
+    def stop_limit(self, account, market, side, lots, stop, price, tif, wait, key) -> None:
         expire = self.pair.time + wait if tif == c.GTD else 0
-        self.pair.send(
-            cmd.place(account, market, side, c.STOP_LIMIT, lots, price, tif=tif, stop=stop, expire_ns=expire)
-        )
+        command = cmd.place(account, market, side, c.STOP_LIMIT, lots, price, tif=tif, stop=stop, expire_ns=expire)
+        self.pair.send((*command, *key))
 
     @rule(account=accounts, pick=picks, name=ids)
     def cancel(self, account, pick, name) -> None:
@@ -171,6 +181,10 @@ class Trading(RuleBasedStateMachine):
         if order is not None:
             lots = order.lots_open - less
             self.pair.send(cmd.replace(order.account.name, lots, order.price, order_id=order.order_id))
+
+    @rule(account=accounts, market=st.integers(-1, 1), key=st.sampled_from(("", "ak_1", "ak_2", "ak_3")))
+    def cancel_those_of_a_key(self, account, market, key) -> None:
+        self.pair.send(cmd.mass_cancel("operator", account, market, key=key))
 
     @rule(account=accounts, market=st.integers(-1, 1), operator=st.booleans(), everybody=st.booleans())
     def cancel_many(self, account, market, operator, everybody) -> None:
@@ -294,7 +308,9 @@ def random_command(draw: random.Random, pair: Pair) -> cmd.Command:
     if chance < 0.6:
         expire = pair.time + draw.randint(1, 200)
         return cmd.place(account, market, side, c.LIMIT, lots, price, tif=c.GTD, expire_ns=expire)
-    return cmd.place(account, market, side, c.LIMIT, lots, price, tif=c.GTC, stp=stp, post_only=draw.random() < 0.1)
+    post_only = draw.random() < 0.1
+    command = cmd.place(account, market, side, c.LIMIT, lots, price, tif=c.GTC, stp=stp, post_only=post_only)
+    return (*command, *draw.choice(KEYS))
 
 
 @pytest.mark.parametrize("rules", RULES)
@@ -302,7 +318,7 @@ def random_command(draw: random.Random, pair: Pair) -> cmd.Command:
 def test_a_busy_market_makes_the_same_trades_as_the_naive_one(part: int, rules: int, seed: int) -> None:
     draw = random.Random(seed * 1_000 + part)
     pair = Pair(markets())
-    pair.send(cmd.activate_rules("operator", rules))
+    pair.activate(rules)
     for account in ACCOUNTS:
         for asset in range(3):
             pair.send(cmd.credit(account, asset, 400_000, request_id=f"c{account}{asset}"))

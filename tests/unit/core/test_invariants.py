@@ -26,6 +26,7 @@ def desk() -> Desk:
     desk.say("ann buy 2 stop 111 as later")
     desk.say("ann buy 2 @ 98 gtd=500 as timed")
     desk.say("ann buy 1 @ 102 as done")
+    desk.say("ann buy 1 @ 97", key="ak_1")
     desk.send(cmd.hold("ann", QUOTE, 7, request_id="w"))
     return desk
 
@@ -161,6 +162,14 @@ def overcharge(desk: Desk) -> None:
     desk.order("resting").fee_paid = 1
 
 
+def miscount_a_key(desk: Desk) -> None:
+    desk.engine.state.accounts["ann"].open_by_key["ak_1"] += 1
+
+
+def keep_a_key_without_orders(desk: Desk) -> None:
+    desk.engine.state.accounts["bob"].open_by_key["ak_1"] = 0
+
+
 def keep_too_many_finished(desk: Desk) -> None:
     desk.engine.state.max_finished_orders = 0
 
@@ -204,6 +213,8 @@ DAMAGES: list[tuple[Callable[[Desk], None], list[str]]] = [
     (pay_from_another_account, ["holds_match_open_orders"]),
     (make_money, ["supply_conserved"]),
     (overcharge, ["fees_rounded_up"]),
+    (miscount_a_key, ["keys_counted"]),
+    (keep_a_key_without_orders, ["keys_counted"]),
     (keep_too_many_finished, ["finished_bounded"]),
     (lose_a_finished_order, ["finished_bounded"]),
     (keep_a_finished_order_by_its_level, ["finished_detached"]),

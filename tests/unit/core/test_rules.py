@@ -1,6 +1,7 @@
 """What each version of the rules says: the ladder before, what is said, the ladder after under the rules before and since.
 
-Rules 2: a REPLACE that keeps the price and does not raise the open quantity keeps the order's place.
+Rules 2: a REPLACE that keeps the price and does not raise the open quantity keeps the order's place. Rules 3 change nothing
+of this; what they say stands in `test_keys.py`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from exchange.trading.feeds.book_mirror import BookMirror
 from tests.unit.core.desk import BASE, QUOTE, Desk, lines, reason_of
 
 pytestmark = pytest.mark.core
+
+RULES = tuple(range(1, c.RULES_VERSION + 1))
 
 
 @dataclass
@@ -52,7 +55,8 @@ CASES = [
 
 def desk_under(rules: int, **definition: int) -> Desk:
     desk = Desk(**definition)
-    assert reason_of(desk.send(cmd.activate_rules("operator", rules))) == "DONE"
+    for version in range(1, rules + 1):
+        assert reason_of(desk.send(cmd.activate_rules("operator", version))) == "DONE"
     return desk
 
 
@@ -61,7 +65,7 @@ def say(desk: Desk, text: str) -> None:
         desk.say(line)
 
 
-@pytest.mark.parametrize("rules", [1, 2])
+@pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.claim)
 def test_where_a_replaced_order_stands_afterwards(case: Case, rules: int) -> None:
     desk = desk_under(rules)
@@ -82,7 +86,7 @@ def test_the_next_trade_is_with_whom_the_rules_say(rules: int, first: str, side:
     assert desk.told().splitlines()[1] == f"trade 1 @ 100 {first} -> bob"
 
 
-@pytest.mark.parametrize("rules", [1, 2])
+@pytest.mark.parametrize("rules", RULES)
 @pytest.mark.parametrize(("side", "asset"), [("buy", QUOTE), ("sell", BASE)])
 def test_a_smaller_replacement_gives_back_what_it_no_longer_needs(rules: int, side: str, asset: int) -> None:
     """Money is the same under both rules, fees of a part that was filled before included."""
@@ -110,7 +114,7 @@ def test_an_order_that_keeps_its_place_keeps_its_standing_too() -> None:
     assert (result[ev.R_OPEN], result[ev.R_FILLED], result[ev.R_STATUS]) == (1, 2, c.PARTIAL)
 
 
-@pytest.mark.parametrize("rules", [1, 2])
+@pytest.mark.parametrize("rules", RULES)
 def test_refusals_of_a_replacement_are_the_same_under_all_rules(rules: int) -> None:
     """Even those that a REDUCE would not meet."""
     desk = desk_under(rules, min_lots=2, min_notional=300)
@@ -142,7 +146,7 @@ def test_new_rules_hold_for_orders_that_rested_before_and_in_a_snapshot() -> Non
     assert desk.book() == "bid 100  cy:1 ann:4 dee:2"
 
 
-@pytest.mark.parametrize("rules", [1, 2])
+@pytest.mark.parametrize("rules", RULES)
 def test_feeds_follow_a_replacement_under_all_rules(rules: int) -> None:
     desk = desk_under(rules)
     say(desk, "ann buy 5 @ 100 as x")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exchange.trading.core import book, money
+from exchange.trading.core import book, keys, money
 from exchange.trading.core.commands import (
     P_EXPIRE,
     P_LOTS,
@@ -147,8 +147,7 @@ def order_refusal(state: State, account: Account, market: Market, command: Comma
     expire_ns: int = command[P_EXPIRE]
     if expire_ns != 0 and expire_ns <= state.time_ns:
         return EXPIRE_TIME_PASSED
-    limit = account.max_open_orders if account.max_open_orders >= 0 else state.default_max_open_orders
-    if limit and len(account.orders) >= limit:
+    if keys.too_many_open(state, account, command):
         return TOO_MANY_OPEN_ORDERS
     if command[P_TIF] == FOK and not fillable(market, account, side, price, lots, stp):
         return FOK_NOT_FILLABLE

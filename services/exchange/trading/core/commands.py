@@ -57,6 +57,10 @@ P_LOTS: Final = 12
 P_PRICE: Final = 13
 P_STOP: Final = 14
 P_EXPIRE: Final = 15
+# At the end of a PLACE, all three or none: see `keys.py`
+P_KEY: Final = 16  # public id of the API key that sent it, or ""
+P_KEY_MAX_OPEN: Final = 17  # open orders that the key may have
+P_ACCOUNT_MAX_OPEN: Final = 18  # open orders that the account may have, unless an operator has set another limit
 
 # CANCEL, REDUCE, REPLACE
 X_ORDER_ID: Final = 6
@@ -65,10 +69,11 @@ X_LOTS: Final = 8  # REDUCE: to take off; REPLACE: new open quantity
 X_PRICE: Final = 9  # REPLACE
 X_EXPECTED_FILLED: Final = 10  # REPLACE; -1: do not check
 
-# CANCEL_ALL: market or -1.  MASS_CANCEL: account or "", market or -1
+# CANCEL_ALL: market or -1.  MASS_CANCEL: account or "", market or -1, and perhaps the API key whose orders alone it is of
 A_MARKET: Final = 6
 M_ACCOUNT: Final = 6
 M_MARKET: Final = 7
+M_KEY: Final = 8
 
 # CREDIT, HOLD, TRANSFER: asset, amount, (other account).  SETTLE_HOLD, RELEASE_HOLD: hold id
 F_ASSET: Final = 6
@@ -94,8 +99,13 @@ def place(
     session: str = "",
     number: int = 0,
     request_time_ns: int = 0,
+    key: str = "",
+    key_max_open: int = 0,
+    account_max_open: int = 0,
 ) -> Command:
     """A new order. `price` is the limit, or the protection price of a MARKET order (0: the market's own)."""
+    # Without them it is the command that it was before there were any, byte for byte.
+    limits = (key, key_max_open, account_max_open) if key or account_max_open else ()
     return (
         PLACE,
         account,
@@ -113,6 +123,7 @@ def place(
         price,
         stop,
         expire_ns,
+        *limits,
     )
 
 
@@ -187,9 +198,14 @@ def cancel_all(
     return (CANCEL_ALL, account, session, number, request_id, request_time_ns, market)
 
 
-def mass_cancel(operator: str, account: str, market: int = -1, *, request_id: str = "") -> Command:
-    """Operator: cancel the open orders of an account ("": of all) in one market (-1: in all)."""
-    return (MASS_CANCEL, operator, "", 0, request_id, 0, account, market)
+def mass_cancel(operator: str, account: str, market: int = -1, *, key: str = "", request_id: str = "") -> Command:
+    """Operator: cancel the open orders of an account ("": of all) in one market (-1: in all).
+
+    With `key` those of the account that this API key placed. Only where `keys.are_known`: under rules that know no keys
+    it would cancel those of the whole account, and none was placed by a key.
+    """
+    plain = (MASS_CANCEL, operator, "", 0, request_id, 0, account, market)
+    return (*plain, key) if key else plain
 
 
 def credit(account: str, asset: int, amount: int, *, request_id: str, request_time_ns: int = 0) -> Command:

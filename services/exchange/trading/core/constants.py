@@ -12,12 +12,17 @@ Boxed = Any
 number and makes an object of it each time that one is needed; what is declared as this stays the object it came as.
 """
 
-RULES_VERSION: Final = 2
+RULES_VERSION: Final = 3
 """Newest matching rules that this build knows; what each version says stands in docs/UPGRADES.md."""
 
 RULES_KEEP_PRIORITY: Final = 2
 """From this version of the rules on, a REPLACE that keeps the price and does not raise the open quantity keeps the
 order's place in the queue; before, every REPLACE goes to the back.
+"""
+
+RULES_KNOW_KEYS: Final = 3
+"""From this version of the rules on, a PLACE may say which API key sent it and how many open orders key and account may
+have, and a MASS_CANCEL may be of one key; before, what these commands say of it counts for nothing.
 """
 
 # Side

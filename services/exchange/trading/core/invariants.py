@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from exchange.trading.core import memory
+from exchange.trading.core import keys, memory
 from exchange.trading.core.book import orders_in_priority
 from exchange.trading.core.commands import C_ACCOUNT, C_KIND, C_REQUEST_ID, P_EXPIRE, P_STOP, PLACE, Command
 from exchange.trading.core.constants import BUY, FEE_ACCOUNT, MAX_AMOUNT
@@ -42,6 +42,7 @@ def check_money(state: State) -> list[Finding]:
         _finding("holds_match_open_orders", _wrong_holds(state)),
         _finding("supply_conserved", _wrong_supply(state)),
         _finding("fees_rounded_up", _wrong_fees(state)),
+        _finding("keys_counted", _wrong_keys(state)),
         _finding("finished_bounded", _wrong_finished(state)),
         _finding("finished_detached", _first(_still_attached(order) for order in state.finished)),
         _finding("ids_filed", _wrong_ids(state)),
@@ -217,6 +218,20 @@ def _wrong_fees(state: State) -> str:
     for order in state.orders.values():
         if not 0 <= order.fee_ahead < 1_000_000 or not 0 <= order.fee_paid <= order.notional:
             return f"order {order.order_id} paid {order.fee_paid} on {order.notional}, {order.fee_ahead} ppm ahead"
+    return ""
+
+
+def _wrong_keys(state: State) -> str:
+    for account in state.accounts.values():
+        counted: dict[str, int] = {}
+        for order in account.orders.values():
+            key = keys.key_of(order.command)
+            if key:
+                counted[key] = counted.get(key, 0) + 1
+        for key in sorted(counted.keys() | account.open_by_key.keys()):
+            says = account.open_by_key.get(key, 0)
+            if says != counted.get(key, 0) or says == 0:
+                return f"key {key} of {account.name} is said to have {says} orders open, it has {counted.get(key, 0)}"
     return ""
 
 

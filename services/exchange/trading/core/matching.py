@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from exchange.trading.core import book, money
+from exchange.trading.core import book, keys, money
 from exchange.trading.core.commands import P_EXPIRE, P_STOP
 from exchange.trading.core.constants import (
     BUY,
@@ -169,6 +169,8 @@ def finish(state: State, order: Order) -> None:
     """An order has ended: it is no longer open, and is kept until as many as allowed have ended after it."""
     account = order.account
     del account.orders[order.order_id]
+    if account.open_by_key:
+        keys.closed(account, order.command)
     account.finished.append(order)
     finished = state.finished
     finished.append(order)

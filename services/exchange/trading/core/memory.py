@@ -16,6 +16,7 @@ from exchange.trading.core.commands import (
     C_REQUEST_ID,
     C_REQUEST_TIME,
     C_SESSION,
+    P_KEY,
     PLACE,
     Command,
 )
@@ -60,7 +61,9 @@ def recall(state: State, command: Command) -> Result | None:
 
 
 def _same(first: Command, command: Command) -> bool:
-    """Whether two commands of one account ask the same."""
+    """Whether two commands of one account ask the same; an order that is sent again by another key is the same order."""
+    if first[C_KIND] == PLACE:
+        return bool(command[C_KIND] == PLACE and first[C_BODY:P_KEY] == command[C_BODY:P_KEY])
     return bool(first[C_KIND] == command[C_KIND] and first[C_BODY:] == command[C_BODY:])
 
 

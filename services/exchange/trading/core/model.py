@@ -69,6 +69,7 @@ class Account:
         "holds",
         "max_open_orders",
         "name",
+        "open_by_key",
         "orders",
         "placed",
         "requests",
@@ -80,6 +81,7 @@ class Account:
         self.max_open_orders = -1  # -1: the engine's default; 0: no limit
         self.balances: dict[int, Balance] = {}
         self.orders: dict[int, Order] = {}
+        self.open_by_key: dict[str, int] = {}  # how many of `orders` each API key has placed; see keys.py
         self.finished: deque[Order] = deque()
         self.placed: dict[str, Result] = {}
         self.requests: dict[str, Result] = {}

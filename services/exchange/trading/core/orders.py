@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from exchange.trading.core import admission, book, money, timers
+from exchange.trading.core import admission, book, keys, money, timers
 from exchange.trading.core.book import rest
 from exchange.trading.core.commands import (
     A_MARKET,
     C_ACCOUNT,
     C_REQUEST_ID,
     M_ACCOUNT,
+    M_KEY,
     M_MARKET,
     P_EXPIRE,
+    P_KEY,
     P_LOTS,
     P_MARKET,
     P_SIDE,
@@ -114,7 +116,9 @@ def place(state: State, account: Account, command: Command, events: list[Event])
     order_type: int
     tif: int
     expire_ns: int
-    _, _, _, _, _, _, market_index, side, order_type, tif, _, stp, boxed_lots, boxed_price, _, expire_ns = command
+    keyed = len(command) > P_KEY
+    terms = command[:P_KEY] if keyed else command
+    _, _, _, _, _, _, market_index, side, order_type, tif, _, stp, boxed_lots, boxed_price, _, expire_ns = terms
     market = state.entry.get(market_index)
     if market is None:
         return _reject(state, command, admission.entry_refusal(state, market_index), events)
@@ -141,10 +145,14 @@ def place(state: State, account: Account, command: Command, events: list[Event])
             return _place_any(state, account, market, command, events)
         held = lots * market.base_per_lot
         balance = account.balances.get(market.base)
-    limit = account.max_open_orders
-    if limit < 0:
-        limit = state.default_max_open_orders
-    if balance is None or balance.available < held or (limit != 0 and len(account.orders) >= limit):
+    if keyed:
+        full = keys.too_many_open(state, account, command)
+    else:
+        limit = account.max_open_orders
+        if limit < 0:
+            limit = state.default_max_open_orders
+        full = limit != 0 and len(account.orders) >= limit
+    if full or balance is None or balance.available < held:
         return _place_any(state, account, market, command, events)
     balance.available -= held
     balance.held += held
@@ -153,6 +161,8 @@ def place(state: State, account: Account, command: Command, events: list[Event])
     order = Order(order_id, account, balance, market, side, boxed_price, lots, held, time_ns, command)
     account.orders[order_id] = order
     state.orders[order_id] = order
+    if keyed:
+        keys.opened(account, command)
     rest(own, order)
     events.append((
         ORDER_ACCEPTED, order_id, account.name, market_index, side, boxed_price, boxed_lots, held, command,
@@ -187,6 +197,7 @@ def _place_any(state: State, account: Account, market: Market, command: Command,
     order.held = held
     account.orders[order_id] = order
     state.orders[order_id] = order
+    keys.opened(account, command)
     expire_ns: int = command[P_EXPIRE]
     if expire_ns != 0:
         timers.add(state, expire_ns, order_id)
@@ -398,9 +409,12 @@ def cancel_all(state: State, account: Account, command: Command, events: list[Ev
 
 
 def mass_cancel(state: State, command: Command, events: list[Event]) -> Result:
-    """Operator: cancel the open orders of an account, of a market, or of an account in a market; halted ones too."""
+    """Operator: cancel the open orders of an account, of a market, or of an account in a market; halted ones too. Of an
+    account perhaps only those that one API key placed.
+    """
     name: str = command[M_ACCOUNT]
     market_index: int = command[M_MARKET]
+    key: str = command[M_KEY] if len(command) > M_KEY and keys.are_known(state) else ""
     if name:
         account = state.accounts.get(name)
         orders = list(account.orders.values()) if account is not None else []
@@ -408,7 +422,7 @@ def mass_cancel(state: State, command: Command, events: list[Event]) -> Result:
         orders = [order for account in state.accounts.values() for order in account.orders.values()]
     count = 0
     for order in orders:
-        if market_index < 0 or order.market.index == market_index:
+        if (market_index < 0 or order.market.index == market_index) and (not key or keys.key_of(order.command) == key):
             cancel_open(state, order, CANCEL_OPERATOR, events)
             count += 1
     events.append((MASS_CANCELLED, name, market_index, count))

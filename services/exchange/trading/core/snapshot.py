@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from exchange.trading.core import admission, book, memory
+from exchange.trading.core import admission, book, keys, memory
 from exchange.trading.core.commands import C_ACCOUNT, C_KIND, C_REQUEST_ID, P_EXPIRE, P_STOP, PLACE, Command
 from exchange.trading.core.constants import BUY, FEE_ACCOUNT
 from exchange.trading.core.events import R_COMMAND, R_ORDER_ID, R_TIME, Result
@@ -197,6 +197,7 @@ def _load_order(state: State, accounts: list[Account], row: list[Any]) -> None:
     if lots_open == 0:
         return
     account.orders[order_id] = order
+    keys.opened(account, order.command)
     if order.command[P_EXPIRE]:
         state.timers_live += 1
         state.timers.append((order.command[P_EXPIRE], order_id))
