@@ -157,7 +157,7 @@ class AuthAdminService(auth_admin_service_pb2_grpc.AuthAdminServiceServicer):
         return pb.RotateSigningKeyResponse(key_id=await self._signing_keys.rotate())
 
     def _shown(self, found: UserDetails) -> types_pb2.User:
-        return user_message(found, utc(self._clock))
+        return user_message(found.user, found.accounts, found.recovery_codes_left, utc(self._clock))
 
 
 def _locked_message(found: LockedUser) -> pb.LockedAccount:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Final
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from exchange.auth.user_admin import UserDetails
+from exchange.auth.users import User
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
 from pincex.auth.v1 import types_pb2
 from pincex.common.v1 import access_pb2
@@ -17,9 +17,8 @@ MAX_REASON: Final = 256
 """Characters of what a caller gives as a reason."""
 
 
-def user_message(found: UserDetails, now: datetime) -> types_pb2.User:
-    """A user; a lock that is over is not shown."""
-    user = found.user
+def user_message(user: User, accounts: Sequence[str], recovery_codes_left: int, now: datetime) -> types_pb2.User:
+    """A user, its main account first; a lock that is over is not shown."""
     message = types_pb2.User(
         user_id=str(user.user_id),
         email=user.email,
@@ -27,8 +26,8 @@ def user_message(found: UserDetails, now: datetime) -> types_pb2.User:
         second_factor=user.second_factor,
         roles=[role_number(role) for role in user.roles],
         tier=user.tier,
-        accounts=found.accounts,
-        recovery_codes_left=found.recovery_codes_left,
+        accounts=accounts,
+        recovery_codes_left=recovery_codes_left,
     )
     message.created_time.CopyFrom(timestamp(user.created_at))
     if user.is_locked(now):
