@@ -122,9 +122,3 @@ async def by_id(connection: Connection, user_id: int, *, lock: bool = False) -> 
 async def set_password_hash(connection: Connection, user_id: int, password_hash: str) -> None:
     """Replace the hash; the caller ends sessions where the password is another one."""
     await connection.execute("UPDATE users SET password_hash = $2 WHERE user_id = $1", user_id, password_hash)
-
-
-async def accounts_of(connection: Connection, user_id: int) -> list[str]:
-    """All accounts of a user: the main one, then sub-accounts by name."""
-    rows = await connection.fetch("SELECT account FROM sub_accounts WHERE user_id = $1 ORDER BY name", user_id)
-    return [str(user_id), *(row["account"] for row in rows)]
