@@ -128,7 +128,7 @@ class _Renewed(Credentials):
 
     def outdated(self, error: ExchangeError, used: Metadata) -> bool:
         """A stale token is dropped once, however many calls were made with it."""
-        if error.reason not in STALE_REASONS or self._tokens is None:
+        if error.reason not in STALE_REASONS or self._tokens is None or not used:
             return False
         if used == _bearer(self._tokens):
             self._renew_at = self._dies_at = 0.0

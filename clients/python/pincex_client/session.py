@@ -246,6 +246,7 @@ class OrderSession:
 
         Raises Lost with the reason for anything else.
         """
+        self._used = ()
         try:
             self._used = await self._identity.metadata()
         except ExchangeError as error:

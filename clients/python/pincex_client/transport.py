@@ -99,7 +99,10 @@ class Identity(Protocol):
         ...
 
     def outdated(self, error: ExchangeError, used: Metadata) -> bool:
-        """Whether `used` was refused for its age, and `metadata()` gives other headers from now on."""
+        """Whether `used` was refused for its age, and `metadata()` gives other headers from now on.
+
+        Never where `used` is empty: then it was `metadata()` itself that failed.
+        """
         ...
 
 
