@@ -1,6 +1,6 @@
 """Keys and certificates as the gate needs them: looked up once, and forgotten when they are revoked.
 
-Nothing here is older than the revocations that `following` has seen; while it hears nothing, everything is looked up anew.
+What was revoked is forgotten before the next look-up; while revocations cannot be followed, everything is looked up anew.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from exchange.auth.store import Connection, Row, Store
 from exchange.auth.tokens import AccessToken, Grant, TokenMaker
 from exchange.auth.users import User
 from exchange.runtime.clock import Clock
+from exchange.runtime.identity.revocations import Revocations
+from exchange.runtime.identity.store import Revocation
 
 MAX_CACHED: Final = 10_000
 """Keys, and as many certificates; those that were used least recently go first."""
@@ -30,7 +32,7 @@ MAX_AGE_S: Final = 30.0
 MAX_AGE_OF_REFUSAL_S: Final = 1.0
 """The same for who is refused: who was unlocked or allowed must not wait long."""
 MAX_SILENCE_S: Final = 0.7
-"""Revocations that were not asked for longer than this may be missed: with a poll's 0.2 s it stays below a second."""
+"""For longer than this nothing revoked may go unseen: a key is dead within a second."""
 
 _KEY_COLUMNS: Final = (
     "api_key, user_id, account, label, algorithm, secret, public_key, scopes, allowed_addresses, "
@@ -116,15 +118,6 @@ class KnownCertificate:
         )
 
 
-class Following(Protocol):
-    """Knows how far revocations are known."""
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since all revocations up to then were known."""
-        ...
-
-
 @dataclass(slots=True)
 class _Loading(Generic[H]):
     """A look-up that runs; `outdated` once something of it was revoked meanwhile."""
@@ -136,16 +129,17 @@ class _Loading(Generic[H]):
 class Cache(Generic[H]):
     """What was found under a name, and what was not. Callers of one name at a time share one look-up."""
 
-    def __init__(self, load: Callable[[str], Awaitable[H | None]], following: Following, clock: Clock) -> None:
+    def __init__(self, load: Callable[[str], Awaitable[H | None]], follow: Callable[[], bool], clock: Clock) -> None:
+        """`follow` forgets here what was revoked, and says whether the rest may be believed."""
         self._load = load
-        self._following = following
+        self._follow = follow
         self._clock = clock
         self._found: OrderedDict[str, tuple[float, H | None]] = OrderedDict()
         self._loading: dict[str, _Loading[H]] = {}
 
     async def get(self, name: str) -> H | None:
         """Return it, None where there is none. Raises ServiceError AUTH_UNAVAILABLE where it cannot be looked up."""
-        if self._following.silent_s <= MAX_SILENCE_S:
+        if self._follow():
             known = self._found.get(name)
             if known is not None and self._clock.monotonic() < known[0]:
                 self._found.move_to_end(name)
@@ -162,26 +156,29 @@ class Cache(Generic[H]):
     def forget(self, name: str) -> None:
         """Something of this name was revoked."""
         self._found.pop(name, None)
-        loading = self._loading.get(name)
-        if loading is not None:
-            loading.outdated = True
+        if name in self._loading:
+            self._loading[name].outdated = True
 
-    def forget_user(self, user_id: int) -> None:
+    def forget_user(self, user_id: str) -> None:
         """Something of this user was revoked: its roles, tier, lock or log-ins may differ."""
-        for name in [name for name, (_, one) in self._found.items() if one is not None and one.user.user_id == user_id]:
+        for name in [name for name, (_, one) in self._found.items() if one is not None and one.user.account == user_id]:
             del self._found[name]
-        for loading in self._loading.values():
-            loading.outdated = True
+        self._outdate()
 
     def clear(self) -> None:
         """Forget everything."""
         self._found.clear()
+        self._outdate()
+
+    def _outdate(self) -> None:
         for loading in self._loading.values():
             loading.outdated = True
 
     async def _look_up(self, name: str) -> H | None:
         try:
             found = await self._load(name)
+            # What was revoked while it was looked up may not be in it.
+            self._follow()
             if not self._loading[name].outdated:
                 self._keep(name, found)
             return found
@@ -200,25 +197,34 @@ class Cache(Generic[H]):
 class Credentials:
     """The keys and certificates that may come to the gate."""
 
-    def __init__(self, store: Store, box: Box, following: Following, clock: Clock) -> None:
-        """`box` is that of the secrets of API keys."""
+    def __init__(self, store: Store, box: Box, revocations: Revocations, clock: Clock) -> None:
+        """`box` is that of the secrets of API keys. Somebody polls `revocations`."""
         self._store = store
         self._box = box
-        self.keys: Cache[KnownKey] = Cache(self._load_key, following, clock)
-        self.certificates: Cache[KnownCertificate] = Cache(self._load_certificate, following, clock)
+        self._revocations = revocations
+        self._sequence = 0
+        self.keys: Cache[KnownKey] = Cache(self._load_key, self._follow, clock)
+        self.certificates: Cache[KnownCertificate] = Cache(self._load_certificate, self._follow, clock)
 
-    def revoked(self, kind: str, subject: str) -> None:
-        """Take a row of `auth_revocations` to heart."""
-        if kind == revocations.API_KEY:
-            self.keys.forget(subject)
-        elif kind == revocations.USER:
-            self.keys.forget_user(int(subject))
-            self.certificates.forget_user(int(subject))
+    def _follow(self) -> bool:
+        """Forget what was revoked since the last time; whether that is all, up to a moment ago."""
+        newest = self._revocations.sequence
+        if newest < self._sequence:
+            # The database was restored: numbers are given a second time.
+            self.keys.clear()
+            self.certificates.clear()
+        elif newest > self._sequence:
+            for revocation in self._revocations.since(self._sequence):
+                self._forget(revocation)
+        self._sequence = newest
+        return self._revocations.silent_s <= MAX_SILENCE_S
 
-    def clear(self) -> None:
-        """Forget everything: rows may have been missed."""
-        self.keys.clear()
-        self.certificates.clear()
+    def _forget(self, revocation: Revocation) -> None:
+        if revocation.kind == revocations.API_KEY:
+            self.keys.forget(revocation.subject)
+        elif revocation.kind == revocations.USER:
+            self.keys.forget_user(revocation.subject)
+            self.certificates.forget_user(revocation.subject)
 
     async def _load_key(self, api_key: str) -> KnownKey | None:
         async with self._store.connection() as connection:

@@ -9,7 +9,6 @@ from typing import Final
 import structlog
 
 from exchange.auth.gate.credentials import Credentials
-from exchange.auth.gate.following import RevocationFollower
 from exchange.auth.gate.gate import Gate
 from exchange.auth.gate.server import GateServer
 from exchange.auth.gate.uses import Uses
@@ -21,6 +20,7 @@ from exchange.auth.tokens import TokenMaker
 from exchange.runtime.audit.contract import AuditEntry, AuditTrail, SecurityLog
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ServiceError
+from exchange.runtime.identity.revocations import Revocations
 
 TURN_S: Final = 1.0
 """How often keys are expired and uses written; an expired key is refused at once all the same."""
@@ -37,6 +37,7 @@ class RunningGate:
         store: Store,
         keys: ApiKeys,
         tokens: TokenMaker,
+        revocations: Revocations,
         security: SecurityLog,
         trail: AuditTrail,
         clock: Clock,
@@ -44,13 +45,12 @@ class RunningGate:
         edge_proof: str,
         port: int = 0,
     ) -> None:
-        """`store` is its own: signed requests must not wait behind log-ins."""
+        """`store` is its own: signed requests must not wait behind log-ins. Somebody polls `revocations`."""
         self._keys = keys
         self._trail = trail
         self._clock = clock
         self.nonces = Nonces(store, clock, window_ms=window_ms)
-        self.follower = RevocationFollower(store, clock, revoked=self._revoked, missed=self._missed)
-        self.credentials = Credentials(store, keys.box, self.follower, clock)
+        self.credentials = Credentials(store, keys.box, revocations, clock)
         self.uses = Uses(keys, security, clock)
         gate = Gate(
             credentials=self.credentials,
@@ -61,7 +61,7 @@ class RunningGate:
             window_ms=window_ms,
         )
         self.server = GateServer(gate, edge_proof=edge_proof, port=port)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background: asyncio.Task[None] | None = None
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("gate")
 
     @property
@@ -73,17 +73,16 @@ class RunningGate:
         """Serve and return the port. Without a database it refuses everybody. Raises OSError where the port is taken."""
         with contextlib.suppress(ServiceError):
             await self.nonces.begin()
-            await self.follower.poll()
         port = await self.server.start()
-        self._tasks = [asyncio.create_task(work) for work in (self.follower.run(), self._housekeeping())]
+        self._background = asyncio.create_task(self._housekeeping())
         return port
 
     async def stop(self) -> None:
         """Answer what has been asked, write what is to be written, and end."""
         await self.server.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)
         await self.nonces.stop()
         with contextlib.suppress(ServiceError):
             await self.uses.flush()
@@ -126,9 +125,3 @@ class RunningGate:
                     self._log.warning("the gate's housekeeping waits for the database", error=str(error))
                 failing = True
             await asyncio.sleep(TURN_S)
-
-    def _revoked(self, kind: str, subject: str) -> None:
-        self.credentials.revoked(kind, subject)
-
-    def _missed(self) -> None:
-        self.credentials.clear()

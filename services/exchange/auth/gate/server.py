@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 from exchange.auth import signatures
 from exchange.auth.gate.gate import CertifiedRequest, Gate, SignedRequest
 from exchange.runtime.client_address import client_address
-from exchange.runtime.edge_proof import EDGE_PROOF_KEY
+from exchange.runtime.edge_proof import EDGE_PROOF_KEY, PROTOCOL_GRPC, PROTOCOL_KEY
 from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceError
 from exchange.runtime.http_server import LOOPBACK
 from exchange.runtime.request import REQUEST_ID_KEY, accepted_request_id
@@ -30,7 +30,6 @@ REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
 # The edge's own limit is 32 KiB; for bodies both have 1 MiB.
 MAX_LINE_BYTES: Final = 40 * 1024
 _SHUTDOWN_SECONDS: Final = 1.0
-_GRPC: Final = "application/grpc"
 # Only this machine can connect: it is Envoy, as its proof says.
 _ENVOY: Final = "ipv4:127.0.0.1:0"
 _SIGNING_HEADERS: Final = (
@@ -76,7 +75,7 @@ class GateServer:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = request.headers
-        grpc = _is_grpc(headers.get("content-type", ""))
+        grpc = headers.get(PROTOCOL_KEY) == PROTOCOL_GRPC
         request_id = accepted_request_id(headers.get(REQUEST_ID_KEY))
         try:
             token = await self._admit(request, request_id, grpc=grpc)
@@ -143,11 +142,6 @@ async def _body(request: web.BaseRequest) -> bytes:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise ServiceError(ErrorReason.BODY_TOO_LARGE) from None
-
-
-def _is_grpc(content_type: str) -> bool:
-    """As Envoy tells it: what is not transcoded, so that the service itself compares the hash of the content."""
-    return content_type == _GRPC or content_type.startswith((f"{_GRPC}+", f"{_GRPC};"))
 
 
 def _refusal(error: ServiceError, *, grpc: bool) -> web.Response:

@@ -62,9 +62,14 @@ class Revocations:
         """How many are remembered."""
         return len(self._held)
 
+    @property
+    def silent_s(self) -> float:
+        """Seconds since all that had been revoked by then was known."""
+        return self._clock.monotonic() - self._current_at
+
     def is_current(self) -> bool:
         """Whether all is known that was revoked more than STALE_AFTER_S ago."""
-        return self._clock.monotonic() - self._current_at <= STALE_AFTER_S and len(self._held) <= MAX_HELD
+        return self.silent_s <= STALE_AFTER_S and len(self._held) <= MAX_HELD
 
     def is_void(self, principal: Principal) -> bool:
         """Whether the token that made this principal was revoked."""
