@@ -10,6 +10,12 @@ from typing import Final
 from exchange.runtime.config import Secret
 
 EDGE_PROOF_KEY: Final = "x-pincex-edge"
+PROTOCOL_KEY: Final = "x-pincex-protocol"
+"""What Envoy asks about: PROTOCOL_GRPC or PROTOCOL_REST. In the place of the content type, which it must not send: it would
+take its own question for a gRPC call, and answer it, where there is no gate, with the HTTP status 200, which lets in.
+"""
+PROTOCOL_GRPC: Final = "grpc"
+PROTOCOL_REST: Final = "rest"
 _PURPOSE: Final = b"pincex-edge-gate-v1"
 
 

@@ -25,7 +25,10 @@ _ASSIGNMENT = f"{TYPE}envoy.config.endpoint.v3.ClusterLoadAssignment"
 def clusters(plan: EdgePlan) -> list[Json]:
     """Every cluster of the plan, and the empty one."""
     nowhere: Json = {"name": NOWHERE, "type": "STATIC", "load_assignment": {"cluster_name": NOWHERE}}
-    return [*(_cluster(upstream, plan) for upstream in plan.upstreams), nowhere]
+    found = [_grpc_cluster(upstream, plan) for upstream in plan.upstreams]
+    if plan.identity is not None:
+        found += [_http_cluster(upstream, plan) for upstream in (plan.identity.gate, plan.identity.keys)]
+    return [*found, nowhere]
 
 
 def endpoint_file(plan_dir: Path, upstream: str) -> Path:
@@ -48,6 +51,21 @@ def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None
     with os.fdopen(handle, "w") as file:
         file.write(text)
     Path(temporary).replace(endpoint_file(plan_dir, upstream))
+
+
+def _grpc_cluster(upstream: str, plan: EdgePlan) -> Json:
+    return {
+        **_cluster(upstream, plan),
+        "health_checks": [{**_health_check(), "grpc_health_check": {"service_name": ""}}],
+        "typed_extension_protocol_options": {_HTTP_OPTIONS: _http2_options()},
+    }
+
+
+def _http_cluster(upstream: str, plan: EdgePlan) -> Json:
+    return {
+        **_cluster(upstream, plan),
+        "health_checks": [{**_health_check(), "http_health_check": {"path": "/readyz"}}],
+    }
 
 
 def _cluster(upstream: str, plan: EdgePlan) -> Json:
@@ -73,8 +91,6 @@ def _cluster(upstream: str, plan: EdgePlan) -> Json:
             # Act on a change of health at once; by default Envoy gathers such changes for a second.
             "update_merge_window": "0s",
         },
-        "health_checks": [_grpc_health_check()],
-        "typed_extension_protocol_options": {_HTTP_OPTIONS: _http2_options()},
     }
     if upstream in plan.tls_services:
         # Health checks go over it too.
@@ -109,7 +125,7 @@ def _outliers() -> Json:
     }
 
 
-def _grpc_health_check() -> Json:
+def _health_check() -> Json:
     # The time-out is longer than any pause of a loaded engine. A stopped one is known before pings end its connections: who is
     # cut off there must not be sent there again. A refused connection is known at once.
     return {
@@ -120,7 +136,6 @@ def _grpc_health_check() -> Json:
         "no_traffic_healthy_interval": seconds(0.25),
         "unhealthy_threshold": 1,
         "healthy_threshold": 1,
-        "grpc_health_check": {"service_name": ""},
     }
 
 

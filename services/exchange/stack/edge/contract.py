@@ -6,22 +6,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.api import annotations_pb2
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool
+
+from exchange.runtime.access import AccessError, MethodPolicy, policy_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from google.api.http_pb2 import HttpRule
+    from google.protobuf.descriptor import MethodDescriptor
 
 OUR_PACKAGES = "pincex."
-# Operators and internal consumers only, whatever their paths are.
-OPS_SERVICES = frozenset({"pincex.trading.v1.TradingAdminService", "pincex.journal.v1.EventService"})
-OPS_PATH_PREFIX = "/admin"
-# Between the instances of one service: no listener carries them.
-INTERNAL_SERVICES = frozenset({"pincex.journal.v1.ReplicaService"})
+HEALTH_SERVICE = "grpc.health.v1.Health"
 # Served by every engine beside the contracts; they have no REST form.
 INFRASTRUCTURE_SERVICES = (
-    "grpc.health.v1.Health",
+    HEALTH_SERVICE,
     "grpc.reflection.v1alpha.ServerReflection",
     "grpc.reflection.v1.ServerReflection",
     "grpc.channelz.v1.Channelz",
@@ -33,7 +32,7 @@ _REPEATABLE = frozenset(
 
 
 class ContractError(Exception):
-    """The descriptor image is missing or cannot be read."""
+    """The descriptor image is missing, cannot be read, or leaves open who may call a method."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,7 @@ class Method:
     streaming: bool
     repeatable: bool
     http: tuple[tuple[str, str], ...]
+    access: MethodPolicy
 
     @property
     def grpc_path(self) -> str:
@@ -55,7 +55,12 @@ class Method:
     @property
     def ops_only(self) -> bool:
         """Whether only the ops listener may carry it."""
-        return self.service in OPS_SERVICES or any(path.startswith(OPS_PATH_PREFIX) for _, path in self.http)
+        return bool(self.access.roles)
+
+    @property
+    def takes_credentials(self) -> bool:
+        """Whether it is how strangers become known, or prove an address: what guessing is tried at."""
+        return self.access.public and not self.repeatable
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +73,7 @@ class Contract:
     def carried(self, *, public: bool) -> tuple[Method, ...]:
         """The methods that the public edge, or the ops listener, carries."""
         return tuple(
-            method
-            for method in self.methods
-            if method.service not in INTERNAL_SERVICES and not (public and method.ops_only)
+            method for method in self.methods if not method.access.internal and not (public and method.ops_only)
         )
 
     def rest_paths(self, *, public: bool) -> tuple[str, ...]:
@@ -91,27 +94,42 @@ def read_contract(image: Path) -> Contract:
         raise ContractError(f"the descriptor image {image} does not exist: run `make proto`") from None
     except Exception as error:  # protobuf's DecodeError differs by its implementation
         raise ContractError(f"the descriptor image {image} cannot be read: {error}") from error
-    methods = tuple(
-        _method(file.package, service.name, method)
-        for file in files.file
-        if file.package.startswith(OUR_PACKAGES)
-        for service in file.service
-        for method in service.method
-    )
+    methods = tuple(_method(method) for method in _our_methods(files))
     if not methods:
         raise ContractError(f"the descriptor image {image} has no service of ours")
     return Contract(image, methods)
 
 
-def _method(package: str, service: str, method: descriptor_pb2.MethodDescriptorProto) -> Method:
-    rule = method.options.Extensions[annotations_pb2.http]
+def _our_methods(files: descriptor_pb2.FileDescriptorSet) -> list[MethodDescriptor]:
+    # A pool of their own: the image may be that of another build than the generated modules.
+    pool = descriptor_pool.DescriptorPool()
+    for file in files.file:
+        pool.AddSerializedFile(file.SerializeToString())
+    return [
+        pool.FindMethodByName(f"{file.package}.{service.name}.{method.name}")
+        for file in files.file
+        if file.package.startswith(OUR_PACKAGES)
+        for service in file.service
+        for method in service.method
+    ]
+
+
+def _method(method: MethodDescriptor) -> Method:
+    options = method.GetOptions()
+    service = method.containing_service
+    try:
+        access = policy_of(method)
+    except AccessError as error:
+        # What is left open must not be carried, and nobody would miss it: so it stops the start.
+        raise ContractError(str(error)) from error
     return Method(
-        package=package,
-        service=f"{package}.{service}",
+        package=service.file.package,
+        service=service.full_name,
         name=method.name,
         streaming=method.client_streaming or method.server_streaming,
-        repeatable=method.options.idempotency_level in _REPEATABLE,
-        http=tuple(_bindings(rule)),
+        repeatable=options.idempotency_level in _REPEATABLE,
+        http=tuple(_bindings(options.Extensions[annotations_pb2.http])),
+        access=access,
     )
 
 

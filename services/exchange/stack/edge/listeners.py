@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 # Headers by which the inside of the exchange knows something. From outside they are removed before anything reads them:
 # who calls is decided by the port, and Envoy's own headers would change its time-outs and retries.
 INSIDE_HEADERS = (
-    "x-pincex-principal",
-    "x-pincex-roles",
+    "x-pincex-service",
+    "x-pincex-edge",
     "x-forwarded-client-cert",
     "x-envoy-external-address",
     "x-envoy-original-path",
@@ -34,6 +34,9 @@ INSIDE_HEADERS = (
     "x-envoy-expected-rq-timeout-ms",
     "x-envoy-upstream-alt-stat-name",
 )
+
+# Whatever begins so would be a claim about who calls.
+INSIDE_PREFIXES = ("x-pincex-principal", "x-pincex-role")
 
 _MANAGER = "envoy.filters.network.http_connection_manager"
 _MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
@@ -130,11 +133,12 @@ def _early_mutations() -> Json:
             "append_action": "APPEND_IF_EXISTS_OR_ADD",
         },
     }
+    claims = ({"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in INSIDE_PREFIXES)
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": TYPE + _MUTATION,
-            "mutations": [*({"remove": header} for header in INSIDE_HEADERS), peer],
+            "mutations": [*claims, *({"remove": header} for header in INSIDE_HEADERS), peer],
         },
     }
 

@@ -66,10 +66,42 @@ class TlsListener:
     port: int
     client_certificates: bool = False
 
+    @property
+    def address(self) -> str:
+        """`host:port` as a URL has it."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The auth service as the edge asks it, by two upstreams that speak plain HTTP: `gate` judges signed requests, `keys` has
+    the public keys of access tokens. `proof` is a secret by which the gate knows that the edge asks.
+    """
+
+    proof: str = field(repr=False)
+    gate: str = "auth-gate"
+    keys: str = "auth-keys"
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Requests a second that one caller may send; a second's worth may come at once. A stream counts as one request.
+
+    `known` is for each user, over all its tokens and keys; `unknown` for each address that comes without a token;
+    `credentials` for each address at each method that takes passwords and codes.
+    """
+
+    known: int = 20_000
+    unknown: int = 20_000
+    credentials: int = 200
+
 
 @dataclass(frozen=True, slots=True)
 class EdgePlan:
-    """The whole edge of one machine. Plain ports listen on 127.0.0.1."""
+    """The whole edge of one machine. Plain ports listen on 127.0.0.1.
+
+    Without `identity` nobody is known here. `anonymous`: calls without a token go on, as the development profile has it.
+    """
 
     contract: Contract
     edge_port: int
@@ -82,6 +114,9 @@ class EdgePlan:
     routes: tuple[Route, ...]
     # Serves reflection, health and channelz on the ops listener.
     infrastructure_upstream: str
+    identity: Identity | None = None
+    anonymous: bool = True
+    rates: Rates = field(default_factory=Rates)
     limits: Limits = field(default_factory=Limits)
     tls_listeners: tuple[TlsListener, ...] = ()
     # Which service an upstream is, where connections to it are TLS.
@@ -91,6 +126,10 @@ class EdgePlan:
     def secrets_dir(self) -> Path:
         """Where keys and certificates for Envoy are."""
         return self.endpoints_dir.parent / "secrets"
+
+    def checks_roles(self, *, public: bool) -> bool:
+        """Whether a listener lets nobody through whose token has not the roles: where the port says nothing about the caller."""
+        return self.identity is not None and not public and not self.anonymous
 
     def upstream_of(self, package: str, *, public: bool) -> str | None:
         """The upstream that serves this proto package on that listener, None if nothing here does."""

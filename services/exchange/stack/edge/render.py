@@ -9,6 +9,7 @@ from exchange.stack.edge.clusters import clusters
 from exchange.stack.edge.listeners import listeners
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, socket_address
 from exchange.stack.edge.stats import stats_config
+from exchange.stack.files import write_private
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,6 @@ def render(plan: EdgePlan) -> Json:
 
 
 def write(plan: EdgePlan, target: Path) -> None:
-    """Writes the bootstrap where Envoy will read it."""
+    """Writes the bootstrap where Envoy will read it, and nobody else: the gate's proof is in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(render(plan), indent=1))
+    write_private(target, json.dumps(render(plan), indent=1))

@@ -6,8 +6,13 @@ Envoy puts into `grpc-message`. The reasons are those of `pincex.common.v1.Error
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 
+from google.protobuf import json_format
+
+from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceError
+from exchange.stack.edge.identity import UNJUDGED
 from exchange.stack.edge.plan import TYPE, Json
 
 DOMAIN = "pincex"
@@ -33,6 +38,16 @@ class Reply:
     retry_s: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Who may not pass: `when` is Envoy's filters that must all fit, `http` another status than the one that it would send."""
+
+    when: tuple[Json, ...]
+    error: ServiceError
+    retry_s: int | None = None
+    http: int | None = None
+
+
 REPLIES = (
     Reply(400, 3, "MALFORMED_REQUEST"),
     Reply(403, 7, "PERMISSION_DENIED", "This path is for callers on this machine only."),
@@ -41,7 +56,6 @@ REPLIES = (
     Reply(408, 4, "MALFORMED_REQUEST", "The request did not arrive in time."),
     Reply(413, 8, "BODY_TOO_LARGE", "The request body is larger than 1 MiB."),
     Reply(415, 3, "MALFORMED_REQUEST"),
-    Reply(429, 8, "OVERLOADED", retry_s=1),
     Reply(431, 3, "MALFORMED_REQUEST", "The request headers are too large."),
     Reply(500, 13, "INTERNAL"),
     Reply(502, 14, "UPSTREAM_UNAVAILABLE", "The exchange's answer could not be read; try again."),
@@ -57,7 +71,9 @@ def local_reply_config() -> Json:
         "body_format": fallback,
         "mappers": [
             *(_own_page(kind, accept) for kind, accept in PAGES),
-            _native_grpc(),
+            _gates_own(),
+            *(mapper for refusal in REFUSALS for mapper in _refusal_mappers(refusal)),
+            {"filter": _native_grpc(), "body_format_override": _PLAIN},
             *(_mapper(reply) for reply in REPLIES),
         ],
     }
@@ -73,11 +89,57 @@ def _own_page(content_type: str, accept: str) -> Json:
     return {"filter": combined, "body_format_override": {**_PLAIN, "content_type": content_type}}
 
 
+def _gates_own() -> Json:
+    """What the auth service's gate refused goes out as it said it: a `google.rpc.Status` in JSON."""
+    refused = {"and_filter": {"filters": [_GATE, _status("LE", 499)]}}
+    return {"filter": refused, "body_format_override": {**_PLAIN, "content_type": "application/json"}}
+
+
+def _refusal_mappers(refusal: Refusal) -> tuple[Json, Json]:
+    """For native gRPC, whose details go into a trailer, and for REST."""
+    status = refusal.error.to_status()
+    details = base64.b64encode(status.SerializeToString()).decode().rstrip("=")
+    headers = [] if refusal.retry_s is None else [("retry-after", str(refusal.retry_s))]
+    grpc: Json = {
+        "filter": {"and_filter": {"filters": [_native_grpc(), *refusal.when]}},
+        "body_format_override": {"text_format_source": {"inline_string": status.message}},
+        "headers_to_add": _headers([*headers, (STATUS_DETAILS_KEY, details)]),
+    }
+    rest: Json = {
+        "filter": {"and_filter": {"filters": list(refusal.when)}} if len(refusal.when) > 1 else refusal.when[0],
+        "body_format_override": {
+            "json_format": json_format.MessageToDict(status),
+            "content_type": "application/json",
+        },
+        "headers_to_add": _headers(headers),
+    }
+    if refusal.http is not None:
+        grpc["status_code"] = rest["status_code"] = refusal.http
+    return grpc, rest
+
+
+def _headers(headers: list[tuple[str, str]]) -> list[Json]:
+    action = "OVERWRITE_IF_EXISTS_OR_ADD"
+    return [{"header": {"key": key, "value": value}, "append_action": action} for key, value in headers]
+
+
 def _native_grpc() -> Json:
     # A transcoded request looks like gRPC by then, except for the header that keeps its REST path.
     grpc = _header({"name": "content-type", "string_match": {"prefix": "application/grpc"}})
     not_transcoded = _header({"name": "x-envoy-original-path", "present_match": True, "invert_match": True})
-    return {"filter": {"and_filter": {"filters": [grpc, not_transcoded]}}, "body_format_override": _PLAIN}
+    return {"and_filter": {"filters": [grpc, not_transcoded]}}
+
+
+def _details(text: str) -> Json:
+    """Whether Envoy's own word for what happened contains this."""
+    expression = f"response.code_details.contains('{text}')"
+    kind = f"{TYPE}envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    return {
+        "extension_filter": {
+            "name": "envoy.access_loggers.extension_filters.cel",
+            "typed_config": {"@type": kind, "expression": expression},
+        },
+    }
 
 
 def _header(matcher: Json) -> Json:
@@ -92,8 +154,7 @@ def _status(operator: str, status: int) -> Json:
 def _mapper(reply: Reply) -> Json:
     mapper: Json = {"filter": _status("EQ", reply.http), "body_format_override": _status_json(reply)}
     if reply.retry_s:
-        header = {"key": "retry-after", "value": str(reply.retry_s)}
-        mapper["headers_to_add"] = [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]
+        mapper["headers_to_add"] = _headers([("retry-after", str(reply.retry_s))])
     return mapper
 
 
@@ -105,3 +166,34 @@ def _status_json(reply: Reply) -> Json:
         "json_format": {"code": reply.grpc, "message": reply.message, "details": details},
         "content_type": "application/json",
     }
+
+
+# The gate, and what failed on the way to it.
+_GATE: Json = {"response_flag_filter": {"flags": ["UAEX"]}}
+
+# Refused as an RPC, not by its path.
+_RPC: Json = {
+    "or_filter": {
+        "filters": [
+            _header({"name": "content-type", "string_match": {"prefix": "application/grpc"}}),
+            _header({"name": "x-envoy-original-path", "present_match": True}),
+        ],
+    },
+}
+
+REFUSALS = (
+    Refusal((_GATE, _status("EQ", 503)), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1),
+    Refusal((_status("EQ", 403), _details(UNJUDGED)), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1, http=503),
+    # No keys to verify with: the caller may well be known.
+    Refusal((_status("EQ", 401), _details("Jwks")), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1, http=503),
+    Refusal((_status("EQ", 401), _details("expired")), ServiceError(ErrorReason.TOKEN_EXPIRED)),
+    Refusal((_status("EQ", 401), _details("missing")), ServiceError(ErrorReason.UNAUTHENTICATED)),
+    Refusal((_status("EQ", 401),), ServiceError(ErrorReason.TOKEN_REFUSED)),
+    Refusal((_status("EQ", 403), _details("Audience")), ServiceError(ErrorReason.TOKEN_REFUSED), http=401),
+    Refusal((_status("EQ", 403), _RPC), ServiceError(ErrorReason.PERMISSION_DENIED, "this needs a role of staff")),
+    Refusal(
+        (_status("EQ", 429),),
+        ServiceError(ErrorReason.QUOTA_EXCEEDED, metadata={"limit": "requests per second"}, retry_after_seconds=1),
+        retry_s=1,
+    ),
+)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+from exchange.runtime.access import MethodPolicy
 from exchange.stack.edge.clusters import NOWHERE
-from exchange.stack.edge.contract import INFRASTRUCTURE_SERVICES, Method
+from exchange.stack.edge.contract import HEALTH_SERVICE, INFRASTRUCTURE_SERVICES, Method
+from exchange.stack.edge.identity import JWT_FILTER, ROLES_FILTER, STAFF, roles_route, token_route
 from exchange.stack.edge.landing import landing_html, landing_json
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds
+from exchange.stack.edge.rates import RATE_FILTER, credentials_route
 from exchange.stack.edge.transcoder import TRANSCODER_FILTER, TRANSCODER_OFF, transcoder
 
 BUFFER_FILTER = "envoy.filters.http.buffer"
@@ -20,6 +23,9 @@ RETRY_REPEATABLE = f"{RETRY_ALWAYS},reset-before-request,reset,unavailable,cance
 
 METRICS_PATH = "/metrics"
 
+_EVERYBODY = MethodPolicy(public=True)
+_STAFF = MethodPolicy(roles=frozenset(STAFF))
+
 
 def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     """All routes of one listener; the first that matches wins.
@@ -31,19 +37,9 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     for method in plan.contract.carried(public=public):
         upstream = plan.upstream_of(method.package, public=public)
         if upstream is not None:
-            found.append(_method_route(method, upstream, plan.limits))
+            found.append(_method_route(plan, method, upstream, public=public))
     if not public:
-        found.extend(
-            {
-                "match": {"prefix": f"/{service}/"},
-                "route": {
-                    "cluster": plan.infrastructure_upstream,
-                    "timeout": "0s",
-                    "idle_timeout": seconds(plan.limits.stream_idle_timeout_s),
-                },
-            }
-            for service in INFRASTRUCTURE_SERVICES
-        )
+        found.extend(_infrastructure_route(plan, service) for service in INFRASTRUCTURE_SERVICES)
     # An RPC that is not listed: UNIMPLEMENTED for gRPC and gRPC-Web, from the edge itself.
     unlisted = {"header": "content-type", "string_match": {"prefix": "application/grpc"}}
     found.append(
@@ -70,14 +66,41 @@ def _landing(plan: EdgePlan) -> list[Json]:
     ]
 
 
-def _method_route(method: Method, upstream: str, limits: Limits) -> Json:
+def _infrastructure_route(plan: EdgePlan, service: str) -> Json:
+    policy = _EVERYBODY if service == HEALTH_SERVICE else _STAFF
+    return {
+        "match": {"prefix": f"/{service}/"},
+        "route": {
+            "cluster": plan.infrastructure_upstream,
+            "timeout": "0s",
+            "idle_timeout": seconds(plan.limits.stream_idle_timeout_s),
+        },
+        "typed_per_filter_config": _callers(plan, policy, public=False),
+    }
+
+
+def _callers(plan: EdgePlan, policy: MethodPolicy, *, public: bool) -> Json:
+    """What a route says to the filters that decide who may pass."""
+    found: Json = {}
+    if plan.identity is not None:
+        found[JWT_FILTER] = token_route(policy, anonymous=plan.anonymous)
+    if plan.checks_roles(public=public):
+        found[ROLES_FILTER] = roles_route(policy)
+    return found
+
+
+def _method_route(plan: EdgePlan, method: Method, upstream: str, *, public: bool) -> Json:
+    limits = plan.limits
     action: Json = {"cluster": upstream, "retry_policy": _retry_policy(method, limits)}
     if method.streaming:
         action["timeout"] = "0s"
         action["idle_timeout"] = seconds(limits.stream_idle_timeout_s)
     else:
         action["timeout"] = seconds(limits.unary_timeout_s)
-    return {"match": {"path": method.grpc_path}, "route": action}
+    filters = _callers(plan, method.access, public=public)
+    if method.takes_credentials:
+        filters[RATE_FILTER] = credentials_route(plan.rates)
+    return {"match": {"path": method.grpc_path}, "route": action, "typed_per_filter_config": filters}
 
 
 def _retry_policy(method: Method, limits: Limits) -> Json:
@@ -150,7 +173,7 @@ def _loopback_metrics(plan: EdgePlan) -> list[Json]:
             },
         },
     }
-    transcoded = _method_route(method, upstream, plan.limits)
+    transcoded = _method_route(plan, method, upstream, public=True)
     original = {"name": "x-envoy-original-path", "string_match": {"exact": METRICS_PATH}}
     transcoded["match"] = {"path": method.grpc_path, "headers": [original]}
     return [asked, transcoded]
