@@ -9,6 +9,7 @@ from typing import Final
 from exchange.auth.mail import SmtpServer
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.runtime.service_tls import ServiceTls
 
 SERVICE: Final = "auth-service"
 # Keys for AES-256 and HMAC-SHA256 are derived from it: shorter would be the weakest part.
@@ -41,7 +42,7 @@ class Config:
     database_url: Secret
     redis_url: Secret | None
     secret: Secret
-    jwt_secret: Secret | None
+    jwt_secret: Secret
     home: Path
     mailbox_dir: Path
     smtp: SmtpServer | None
@@ -53,6 +54,7 @@ class Config:
     signing_key_s: int
     signature_window_ms: int
     drain_s: float
+    service_tls: ServiceTls | None
 
     @classmethod
     def read(cls, environment: Environment) -> Config:
@@ -67,7 +69,7 @@ class Config:
             database_url=_database_url(environment),
             redis_url=environment.optional_secret("REDIS_URL"),
             secret=environment.secret("PINCEX_AUTH_SECRET", minimum_length=MIN_SECRET_CHARACTERS),
-            jwt_secret=environment.optional_secret("JWT_SECRET"),
+            jwt_secret=environment.secret("JWT_SECRET"),
             home=home,
             mailbox_dir=environment.path("PINCEX_MAILBOX_DIR", home / "mailbox"),
             smtp=_smtp(environment),
@@ -79,6 +81,7 @@ class Config:
             signing_key_s=environment.integer("PINCEX_SIGNING_KEY_DAYS", 30, minimum=1, maximum=365) * _DAY_S,
             signature_window_ms=environment.integer("PINCEX_SIGNATURE_WINDOW_MS", 5_000, minimum=500, maximum=60_000),
             drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
+            service_tls=ServiceTls.read(environment),
         )
 
 
