@@ -14,6 +14,7 @@ from exchange.auth.encryption import Box
 from exchange.auth.key_requests import KeyRequest, Network, check, request_hash
 from exchange.auth.signatures import HMAC_SHA256, SECRET_BYTES
 from exchange.auth.store import Connection, Row, Store
+from exchange.auth.sub_accounts import check_account
 from exchange.auth.tokens import scopes_of
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
 
@@ -53,6 +54,10 @@ class ApiKey:
     used_at: datetime | None
     revoked_at: datetime | None
     revoked_reason: str
+
+    def is_over(self, now: datetime) -> bool:
+        """Whether it was revoked, or its time has come: at that moment, whenever somebody writes it down."""
+        return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now)
 
     @classmethod
     def of(cls, row: Row) -> ApiKey:
@@ -99,6 +104,12 @@ class ApiKeys:
         async with self._store.connection() as connection:
             return await _repeat_of(connection, user_id, request)
 
+    async def check(self, user: users.User, request: KeyRequest, *, granted: frozenset[str], now: datetime) -> None:
+        """Raise what `create` would raise, as things stand, and change nothing."""
+        check(request, now)
+        async with self._store.connection() as connection:
+            await _check_standing(connection, user, request, granted, now)
+
     async def create(
         self, user_id: int, request: KeyRequest, *, granted: frozenset[str], now: datetime
     ) -> tuple[ApiKey, bytes]:
@@ -114,13 +125,7 @@ class ApiKeys:
             known = await _repeat_of(connection, user_id, request)
             if known is not None:
                 return known, b""
-            allowed = granted.intersection(scopes_of(user))
-            for scope in request.scopes:
-                if scope not in allowed:
-                    reject(ErrorReason.SCOPE_MISSING, scope=scope)
-            account = request.account or user.account
-            await _check_account(connection, user, account)
-            await _check_room(connection, user_id, now)
+            account = await _check_standing(connection, user, request, granted, now)
             return await self._insert(connection, user, account, request, networks)
 
     async def get(self, api_key: str, *, user_id: int | None = None) -> ApiKey:
@@ -263,12 +268,17 @@ async def _repeat_of(connection: Connection, user_id: int, request: KeyRequest) 
     return ApiKey.of(row)
 
 
-async def _check_account(connection: Connection, user: users.User, account: str) -> None:
-    if account == user.account:
-        return
-    owner = await connection.fetchval("SELECT user_id FROM sub_accounts WHERE account = $1", account)
-    if owner != user.user_id:
-        raise ServiceError(ErrorReason.SUB_ACCOUNT_NOT_FOUND)
+async def _check_standing(
+    connection: Connection, user: users.User, request: KeyRequest, granted: frozenset[str], now: datetime
+) -> str:
+    """Check what depends on the user, and return the key's account."""
+    allowed = granted.intersection(scopes_of(user))
+    for scope in request.scopes:
+        if scope not in allowed:
+            reject(ErrorReason.SCOPE_MISSING, scope=scope)
+    account = await check_account(connection, user.user_id, request.account)
+    await _check_room(connection, user.user_id, now)
+    return account
 
 
 async def _check_room(connection: Connection, user_id: int, now: datetime) -> None:

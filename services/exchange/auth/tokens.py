@@ -20,6 +20,8 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type
 
 USER_SCOPES: Final = ("read", "trade", "withdraw", "manage")
 ADMIN_SCOPE: Final = "admin"
+# The claim of a token that was had for an API key by ExchangeApiKey.
+EXCHANGED: Final = "xch"
 SCOPES: Final = (*USER_SCOPES, ADMIN_SCOPE)
 
 
@@ -28,6 +30,7 @@ class Grant:
     """What a token says. Exactly one of `session`, `api_key` and `certificate` is what it stands for.
 
     `ends_at`: when that is over, in seconds since 1970, 0: never. The limits are a key's own, 0: those of the tier.
+    `exchanged`: the client holds the token itself, and gets no other for it.
     """
 
     user: User
@@ -39,6 +42,7 @@ class Grant:
     ends_at: int = 0
     max_orders_per_second: int = 0
     max_open_orders: int = 0
+    exchanged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +96,8 @@ class TokenMaker:
             "exp": expires_at,
             "jti": secrets.token_urlsafe(12),
         }
+        if grant.exchanged:
+            claims[EXCHANGED] = True
         key_id, key = self._signer.signing_key()
         text = jwt.encode(claims, key, ALGORITHM, headers={"kid": key_id, "typ": TOKEN_TYPE})
         self._metrics.tokens.labels(kind).inc()

@@ -9,7 +9,6 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, Generic, Protocol, TypeVar
 
 from exchange.auth import revocations, users
@@ -82,20 +81,7 @@ class KnownKey:
     @property
     def grant(self) -> Grant:
         """What its tokens say."""
-        key = self.key
-        return Grant(
-            user=self.user,
-            account=key.account,
-            scopes=key.scopes,
-            api_key=key.api_key,
-            ends_at=unix_seconds(key.expires_at) if key.expires_at is not None else 0,
-            max_orders_per_second=key.max_orders_per_second,
-            max_open_orders=key.max_open_orders,
-        )
-
-    def is_over(self, now: datetime) -> bool:
-        """Whether it was revoked, or its time has come: at that moment, whenever somebody writes it down."""
-        return self.key.revoked_at is not None or (self.key.expires_at is not None and self.key.expires_at <= now)
+        return key_grant(self.key, self.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,3 +236,17 @@ class Credentials:
 
 async def _user(connection: Connection, row: Row) -> User:
     return await users.by_id(connection, row["user_id"])
+
+
+def key_grant(key: ApiKey, user: User, *, exchanged: bool = False) -> Grant:
+    """What tokens of a key say."""
+    return Grant(
+        user=user,
+        account=key.account,
+        scopes=key.scopes,
+        api_key=key.api_key,
+        ends_at=unix_seconds(key.expires_at) if key.expires_at is not None else 0,
+        max_orders_per_second=key.max_orders_per_second,
+        max_open_orders=key.max_open_orders,
+        exchanged=exchanged,
+    )

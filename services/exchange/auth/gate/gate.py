@@ -141,7 +141,7 @@ class Gate:
 
     def _check_key(self, known: KnownKey, address: str) -> None:
         now = utc(self._clock)
-        if known.is_over(now):
+        if known.key.is_over(now):
             raise ServiceError(ErrorReason.CREDENTIAL_REVOKED, "the key was revoked, or its time is over")
         if known.user.is_barred(now):
             raise ServiceError(ErrorReason.ACCOUNT_LOCKED)

@@ -46,6 +46,7 @@ class RunningGate:
         port: int = 0,
     ) -> None:
         """`store` is its own: signed requests must not wait behind log-ins. Somebody polls `revocations`."""
+        self._revocations = revocations
         self._keys = keys
         self._trail = trail
         self._clock = clock
@@ -60,7 +61,7 @@ class RunningGate:
             clock=clock,
             window_ms=window_ms,
         )
-        self.server = GateServer(gate, edge_proof=edge_proof, port=port)
+        self.server = GateServer(gate, edge_proof=edge_proof, ready=self._is_ready, port=port)
         self._background: asyncio.Task[None] | None = None
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("gate")
 
@@ -106,6 +107,9 @@ class RunningGate:
                     )
                 )
         return count
+
+    def _is_ready(self) -> bool:
+        return self._revocations.is_current()
 
     async def _housekeeping(self) -> None:
         purge_at = self._clock.monotonic()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hmac
 import math
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -24,6 +25,7 @@ from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceErro
 from exchange.runtime.http_server import LOOPBACK
 from exchange.runtime.request import REQUEST_ID_KEY, accepted_request_id
 
+READY_PATH: Final = "/readyz"
 CERTIFICATE_HEADER: Final = "x-forwarded-client-cert"
 REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
 
@@ -45,9 +47,13 @@ _REMOVED_OF_REST: Final = f"{_REMOVED_OF_GRPC},{signatures.CONTENT_HASH_HEADER}"
 class GateServer:
     """Serves the gate on one loopback port."""
 
-    def __init__(self, gate: Gate, *, edge_proof: str, port: int = 0) -> None:
-        """`edge_proof` is what Envoy sends in EDGE_PROOF_KEY; `port` 0 takes any free one."""
+    def __init__(self, gate: Gate, *, edge_proof: str, ready: Callable[[], bool], port: int = 0) -> None:
+        """`edge_proof` is what Envoy sends in EDGE_PROOF_KEY; `port` 0 takes any free one.
+
+        While it is not `ready`, Envoy asks another instance, if there is one.
+        """
         self._gate = gate
+        self._ready = ready
         self._edge_proof = edge_proof.encode()
         self._wanted_port = port
         server = web.Server(
@@ -75,6 +81,8 @@ class GateServer:
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
         headers = request.headers
+        if request.raw_path == READY_PATH and EDGE_PROOF_KEY not in headers:
+            return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not ready\n")
         grpc = headers.get(PROTOCOL_KEY) == PROTOCOL_GRPC
         request_id = accepted_request_id(headers.get(REQUEST_ID_KEY))
         try:

@@ -24,7 +24,7 @@ _KEY_SET_TYPE: Final = "application/jwk-set+json"
 class KeyExchange(Protocol):
     """Gives tokens to whoever signed with an API key."""
 
-    async def exchange(self) -> types_pb2.Tokens:
+    async def exchange(self, context: Any) -> types_pb2.Tokens:
         """For the key of the call that runs now. Raises ServiceError PERMISSION_DENIED where it has none."""
         ...
 
@@ -81,7 +81,7 @@ class AuthService(auth_service_pb2_grpc.AuthServiceServicer):
 
     async def ExchangeApiKey(self, request: pb.ExchangeApiKeyRequest, context: Any) -> types_pb2.Tokens:
         """The edge has verified the signature; the token that it put in says which key it was."""
-        return await self._key_exchange.exchange()
+        return await self._key_exchange.exchange(context)
 
     async def RequestPasswordReset(
         self, request: pb.RequestPasswordResetRequest, context: Any

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
+from exchange.auth.certificates import Certificates
 from exchange.auth.instants import utc
+from exchange.auth.keys import ApiKeys
 from exchange.auth.service import positions
+from exchange.auth.service.api_keys import KeyAdminMethods
 from exchange.auth.service.messages import interval, reason_text, role_names, timestamp, user_message
 from exchange.auth.signing_keys import SigningKeys
 from exchange.auth.suspicion import Suspicion
@@ -26,11 +29,22 @@ DEFAULT_ATTEMPTS: Final = 50
 MAX_LOCK: Final = timedelta(days=3_650)
 
 
-class AuthAdminService(auth_admin_service_pb2_grpc.AuthAdminServiceServicer):
+class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminServiceServicer):
     """See `proto/pincex/auth/v1/auth_admin_service.proto`. The guard has checked the role and writes the audit record."""
 
-    def __init__(self, admin: UserAdmin, suspicion: Suspicion, signing_keys: SigningKeys, clock: Clock) -> None:
+    def __init__(
+        self,
+        *,
+        admin: UserAdmin,
+        suspicion: Suspicion,
+        keys: ApiKeys,
+        certificates: Certificates,
+        signing_keys: SigningKeys,
+        clock: Clock,
+    ) -> None:
         self._admin = admin
+        self._keys = keys
+        self._certificates = certificates
         self._suspicion = suspicion
         self._signing_keys = signing_keys
         self._clock = clock
