@@ -21,12 +21,32 @@ import structlog
 from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # grpc.aio does not export ExecuteBatchError
 
-from exchange.runtime.access import MethodPolicy
+from exchange.runtime.access import AccessError, MethodPolicy
+from exchange.runtime.audit.contract import (
+    PERMISSION_DENIED,
+    SERVICE_REFUSED,
+    SIGNATURE_REFUSED,
+    TOKEN_REFUSED,
+    AuditTrail,
+    SecurityEvent,
+    SecurityLog,
+)
+from exchange.runtime.audited_calls import audited
+from exchange.runtime.client_address import client_address
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.identity.service_token import SERVICE_KEY
 from exchange.runtime.metrics import GrpcMetrics, MethodMetrics
+from exchange.runtime.open_calls import OpenCalls
 from exchange.runtime.principal import ANONYMOUS, Principal, PrincipalResolver
-from exchange.runtime.request import REQUEST_ID_KEY, RequestContext, accepted_request_id, set_request_context
+from exchange.runtime.request import (
+    REQUEST_ID_KEY,
+    RequestContext,
+    accepted_request_id,
+    request_context,
+    set_request_context,
+)
+from exchange.runtime.signed_content import CONTENT_HASH_KEY, check_content
 
 
 class _Context(Protocol):
@@ -56,6 +76,16 @@ _SERVER_FAULTS: Final = frozenset(
 )
 
 
+# What the security log is told, by the reason of the refusal. An expired token is nothing special.
+_SECURITY_KINDS: Final[dict[int, str]] = {
+    ErrorReason.TOKEN_REFUSED: TOKEN_REFUSED,
+    ErrorReason.CREDENTIAL_REVOKED: TOKEN_REFUSED,
+    ErrorReason.SIGNATURE_REFUSED: SIGNATURE_REFUSED,
+    ErrorReason.SCOPE_MISSING: PERMISSION_DENIED,
+    ErrorReason.PERMISSION_DENIED: PERMISSION_DENIED,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     """What one server takes at a time and sends at once; more is refused with a reason, never queued.
@@ -72,27 +102,41 @@ class CallLimits:
 class CallGuard:
     """Wraps handlers and knows what runs in them. One a server."""
 
-    def __init__(self, *, resolver: PrincipalResolver, metrics: GrpcMetrics, drain: Drain, limits: CallLimits) -> None:
+    def __init__(
+        self,
+        *,
+        resolver: PrincipalResolver,
+        metrics: GrpcMetrics,
+        drain: Drain,
+        limits: CallLimits,
+        trail: AuditTrail | None = None,
+        security: SecurityLog | None = None,
+    ) -> None:
+        """`trail` records audited methods, `security` whose credentials were refused."""
         self.resolver = resolver
         self.metrics = metrics
         self.drain = drain
         self.limits = limits
+        self.trail = trail
+        self.security = security
         self.unary_in_flight = 0
-        self._streams: dict[asyncio.Task[Any], MethodPolicy] = {}
-        self._ended: dict[asyncio.Task[Any], ErrorReason.ValueType] = {}
-        self._writing: dict[asyncio.Task[Any], float] = {}
-        self._sweep_scheduled = False
+        self.calls = OpenCalls(
+            resolver, max_streams=limits.max_open_streams, max_write_seconds=limits.max_write_seconds
+        )
         self.log: structlog.typing.FilteringBoundLogger = structlog.get_logger("grpc").bind()
 
     @property
     def open_streams(self) -> int:
         """How many streams run now."""
-        return len(self._streams)
+        return self.calls.streams
 
     def wrap(
         self, service: str, method: str, handler: grpc.RpcMethodHandler[Any, Any], policy: MethodPolicy
     ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Return the guarded handler, whatever its kind: unary or stream on either side."""
+        """Return the guarded handler, whatever its kind: unary or stream on either side.
+
+        Raises AccessError for an audited method where there is no trail.
+        """
         guarded = _GuardedMethod(self, service, method, handler, policy)
         decode = guarded.decode if handler.request_streaming else None
         if handler.response_streaming:
@@ -110,60 +154,13 @@ class CallGuard:
         if self.unary_in_flight > limit and policy.needs_principal:
             raise ServiceError(ErrorReason.OVERLOADED, metadata={"limit": limit})
 
-    def enter_stream(self, task: asyncio.Task[Any], policy: MethodPolicy) -> None:
-        """Count a stream in. Raises ServiceError TOO_MANY_STREAMS."""
-        if len(self._streams) >= self.limits.max_open_streams:
-            raise ServiceError(ErrorReason.TOO_MANY_STREAMS, metadata={"limit": self.limits.max_open_streams})
-        self._streams[task] = policy
-        if not self._sweep_scheduled:
-            self._schedule_sweep()
-
-    def leave_stream(self, task: asyncio.Task[Any]) -> None:
-        """Count a stream out."""
-        self._streams.pop(task, None)
-        self._ended.pop(task, None)
-        self._writing.pop(task, None)
-
     async def write(self, context: _Context, response: Any) -> None:
         """Send a message of a stream; its task is cancelled if the client does not take it for too long."""
         task = asyncio.current_task()
         assert task is not None
-        self._writing[task] = time.monotonic()
+        self.calls.write_begins(task)
         await context.write(response)
-        self._writing.pop(task, None)
-
-    def _schedule_sweep(self) -> None:
-        self._sweep_scheduled = True
-        asyncio.get_running_loop().call_later(self.limits.max_write_seconds / 4, self._sweep)
-
-    def _sweep(self) -> None:
-        """End the streams whose client does not read: what they hold is bounded, but not for ever."""
-        self._sweep_scheduled = False
-        latest = time.monotonic() - self.limits.max_write_seconds
-        for task, since in self._writing.items():
-            if since <= latest and task not in self._ended:
-                self._ended[task] = ErrorReason.SLOW_CONSUMER
-                task.cancel()
-        if self._streams:
-            self._schedule_sweep()
-
-    def end_streams(self, *, only_deaf: bool) -> int:
-        """End open streams with DRAINING, the handler's cleanup included, and return how many.
-
-        `only_deaf`: just those that do not watch `Drain` themselves.
-        """
-        tasks = [task for task, policy in self._streams.items() if policy.ends_on_drain or not only_deaf]
-        for task in tasks:
-            self._ended[task] = ErrorReason.DRAINING
-            task.cancel()
-        return len(tasks)
-
-    def why_ended(self, task: asyncio.Task[Any]) -> ErrorReason.ValueType | None:
-        """Why the server itself ended the stream, None where it was the client; takes the cancellation back if so."""
-        reason = self._ended.get(task)
-        if reason is not None:
-            task.uncancel()
-        return reason
+        self.calls.write_ended(task)
 
 
 class _GuardedMethod:
@@ -185,6 +182,7 @@ class _GuardedMethod:
         self._request_decoder: Callable[[bytes], Any] | None = handler.request_deserializer
         self._response_encoder: Callable[[Any], bytes] | None = handler.response_serializer
         self._max_response_bytes = guard.limits.max_response_bytes
+        self._streaming = handler.request_streaming or handler.response_streaming
 
     def decode(self, raw: bytes) -> Any:
         """Decode a request. Raises ServiceError MALFORMED_REQUEST."""
@@ -211,21 +209,33 @@ class _GuardedMethod:
         streaming = self._handler.request_streaming
         plain: Any = self._handler.stream_unary if streaming else self._handler.unary_unary
         behaviour = _awaitable(plain)
-        decode, encode, clock = self.decode, self.encode, time.perf_counter
+        if policy.audited:
+            if guard.trail is None:
+                raise AccessError(f"{self._name} is audited, and this server has no audit trail")
+            behaviour = audited(guard.trail, self._name, behaviour)
+        decode, encode, clock, calls = self.decode, self.encode, time.perf_counter, guard.calls
 
         async def call(raw: Any, context: _Context) -> bytes | None:
             started = clock()
             code, answer, failure = grpc.StatusCode.OK, None, None
+            task: asyncio.Task[Any] | None = None
             guard.unary_in_flight += 1
             try:
-                await self._begin(context)
+                principal = await self._begin(context, None if streaming else raw)
                 guard.check_unary(policy)
+                if principal.user:
+                    task = asyncio.current_task()
+                    assert task is not None
+                    calls.enter_unary(task, principal, started)
                 response = await behaviour(raw if streaming else decode(raw), context)
                 code = context.code() or code
                 if code is grpc.StatusCode.OK:
                     answer = encode(response)
             except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
-                code, failure = self._code_of(error, context), error
+                failure = error if task is None else _ended_by_us(calls, task, error)
+                code = self._code_of(failure, context)
+            if task is not None:
+                calls.leave_unary(task)
             # Counted before the answer leaves: who has the answer finds the call in the metrics.
             guard.unary_in_flight -= 1
             seconds = clock() - started
@@ -248,7 +258,7 @@ class _GuardedMethod:
         streaming = self._handler.request_streaming
         plain: Any = self._handler.stream_stream if streaming else self._handler.unary_stream
         behaviour = _writer(plain, guard.write)
-        decode, clock = self.decode, time.perf_counter
+        decode, clock, calls = self.decode, time.perf_counter, guard.calls
 
         async def call(raw: Any, context: _Context) -> None:
             started = clock()
@@ -258,15 +268,14 @@ class _GuardedMethod:
             assert task is not None
             metrics.streams.inc()
             try:
-                await self._begin(context)
-                guard.enter_stream(task, policy)
+                principal = await self._begin(context, None if streaming else raw)
+                calls.enter_stream(task, policy, principal)
                 await behaviour(raw if streaming else decode(raw), context)
                 code = context.code() or code
             except BaseException as error:  # noqa: BLE001 - counted by its code; _refuse always raises
-                reason = guard.why_ended(task) if isinstance(error, asyncio.CancelledError) else None
-                failure = ServiceError(reason) if reason is not None else error
+                failure = _ended_by_us(calls, task, error)
                 code = self._code_of(failure, context)
-            guard.leave_stream(task)
+            calls.leave_stream(task)
             metrics.streams.dec()
             metrics.ended(code)
             if code is not grpc.StatusCode.OK or guard.log.is_enabled_for(logging.DEBUG):
@@ -276,28 +285,58 @@ class _GuardedMethod:
 
         return call
 
-    async def _begin(self, context: _Context) -> None:
-        """Bind id, principal and deadline to the call. Raises ServiceError where it must not run."""
+    async def _begin(self, context: _Context, raw: bytes | None) -> Principal:
+        """Bind id, principal and deadline to the call; `raw` is its request, None where requests are a stream.
+
+        Raises ServiceError where it must not run.
+        """
         guard, policy = self._guard, self._policy
         metadata = context.invocation_metadata()
-        request_id = accepted_request_id(dict(metadata).get(REQUEST_ID_KEY))
+        headers = dict(metadata)
+        request_id = accepted_request_id(headers.get(REQUEST_ID_KEY))
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
         remaining = context.time_remaining()
         deadline = None if remaining is None else time.monotonic() + remaining
         peer = context.peer()
-        if not policy.needs_principal:
-            set_request_context(RequestContext(request_id, ANONYMOUS, deadline, self._name, peer))
-            return
         # Set before the checks, so that the line about a refusal carries the id.
         set_request_context(RequestContext(request_id, ANONYMOUS, deadline, self._name, peer))
-        if guard.drain.is_set():
-            raise ServiceError(ErrorReason.DRAINING)
-        if remaining is not None and remaining <= 0.0:
-            raise ServiceError(ErrorReason.UPSTREAM_TIMEOUT, "the deadline had passed before the call began")
-        found = guard.resolver.resolve(peer, metadata)
-        principal = found if isinstance(found, Principal) else await found
-        set_request_context(RequestContext(request_id, principal, deadline, self._name, peer))
-        policy.check(principal)
+        try:
+            if CONTENT_HASH_KEY in headers:
+                check_content(metadata, raw, streaming=self._streaming)
+            if not policy.needs_principal:
+                return ANONYMOUS
+            if guard.drain.is_set():
+                raise ServiceError(ErrorReason.DRAINING)
+            if remaining is not None and remaining <= 0.0:
+                raise ServiceError(ErrorReason.UPSTREAM_TIMEOUT, "the deadline had passed before the call began")
+            found = guard.resolver.resolve(peer, metadata)
+            principal = found if isinstance(found, Principal) else await found
+            set_request_context(RequestContext(request_id, principal, deadline, self._name, peer))
+            policy.check(principal)
+        except ServiceError as error:
+            self._note_refusal(error, context)
+            raise
+        return principal
+
+    def _note_refusal(self, error: ServiceError, context: _Context) -> None:
+        """Tell the security log of a credential that was refused, or did not suffice."""
+        kind = _SECURITY_KINDS.get(error.reason)
+        if kind is None or self._guard.security is None:
+            return
+        call = request_context()
+        metadata = context.invocation_metadata()
+        self._guard.security.note(
+            SecurityEvent(
+                kind=SERVICE_REFUSED if kind == TOKEN_REFUSED and SERVICE_KEY in dict(metadata) else kind,
+                outcome=error.reason_name,
+                actor=call.principal.user or call.principal.account,
+                credential=call.principal.credential if call.principal is not ANONYMOUS else "",
+                address=client_address(call.peer, metadata),
+                action=self._name,
+                request_id=call.request_id,
+                details=error.message,
+            )
+        )
 
     def _code_of(self, error: BaseException, context: _Context) -> grpc.StatusCode:
         if isinstance(error, ServiceError):
@@ -335,6 +374,12 @@ class _GuardedMethod:
         else:
             level = log.info
         level("call", method=self._name, code=code.name, ms=round(seconds * 1000, 3))
+
+
+def _ended_by_us(calls: OpenCalls, task: asyncio.Task[Any], error: BaseException) -> BaseException:
+    """The reason for which the server ended the call, as an error; else the error as it is."""
+    reason = calls.why_ended(task) if isinstance(error, asyncio.CancelledError) else None
+    return error if reason is None else ServiceError(reason)
 
 
 def _request_id(context: _Context) -> str:

@@ -17,6 +17,7 @@ from grpc_health.v1.health import aio as health_aio  # type: ignore[attr-defined
 
 from exchange.runtime import reflection
 from exchange.runtime.access import AccessError, MethodPolicy, has_contract, policies_of
+from exchange.runtime.audit.contract import AuditTrail, SecurityLog
 from exchange.runtime.call_guard import CallGuard, CallLimits
 from exchange.runtime.drain import Drain
 from exchange.runtime.metrics import GrpcMetrics
@@ -76,6 +77,8 @@ class GrpcServer:
         with_channelz: bool = False,
         drain: Drain | None = None,
         credentials: grpc.ServerCredentials | None = None,
+        trail: AuditTrail | None = None,
+        security: SecurityLog | None = None,
     ) -> None:
         """Prepare a server for `address` (`host:port`, port 0 for any free one, or `unix:path`).
 
@@ -104,6 +107,8 @@ class GrpcServer:
                 self._limits.max_response_bytes,
                 self._limits.max_write_seconds,
             ),
+            trail=trail,
+            security=security,
         )
 
     def add(
@@ -178,9 +183,9 @@ class GrpcServer:
         self.drain.begin(time.monotonic() + grace_seconds)
         # One turn of the loop: watchers of health read the change before their stream ends.
         await asyncio.sleep(0)
-        self.guard.end_streams(only_deaf=True)
+        self.guard.calls.drain(only_deaf=True)
         cut = asyncio.get_running_loop().call_later(
-            max(0.0, grace_seconds - _CUT_MARGIN_S), lambda: self.guard.end_streams(only_deaf=False)
+            max(0.0, grace_seconds - _CUT_MARGIN_S), lambda: self.guard.calls.drain(only_deaf=False)
         )
         try:
             await self._server.stop(grace_seconds)

@@ -82,13 +82,13 @@ class Revocations:
             return (API_KEY, principal.api_key) in void
         return (CERTIFICATE, principal.certificate) in void
 
-    def since(self, sequence: int) -> list[Revocation]:
-        """What is remembered of later ones than this, oldest first."""
+    def since(self, sequence: int) -> list[tuple[float, Revocation]]:
+        """What is remembered of later ones than this, oldest first, and when each was made, on the monotonic clock."""
         found = []
-        for _, revocation in reversed(self._held):
+        for made_at, revocation in reversed(self._held):
             if revocation.sequence <= sequence:
                 break
-            found.append(revocation)
+            found.append((made_at, revocation))
         return found[::-1]
 
     async def news(self) -> None:

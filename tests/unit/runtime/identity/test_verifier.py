@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -97,7 +98,7 @@ def tampered() -> str:
     return f"{head}.{base64url({**claims, 'acc': 'maker'})}.{signature}"
 
 
-REFUSED = {
+REFUSED: dict[str, Callable[[], str]] = {
     "nothing": lambda: "",
     "no token": lambda: "hello",
     "two parts": lambda: "a.b",
