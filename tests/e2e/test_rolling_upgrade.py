@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from exchange.trading.core.constants import RULES_VERSION
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.edge import AtTheEdge
 from tests.integration.recovery.load import Load
@@ -99,7 +100,7 @@ async def test_an_upgrade_under_load_shows_no_error_and_then_activates_newer_rul
     assert "(leader)" in restarted.stdout.splitlines()[-1]
     await answers_go_on(load)
     assert load.longest_wait(began, time.monotonic()) < LONGEST_WAIT_S
-    assert await supported(exchange, ENGINES) == {f"trading-engine-{number}": 2 for number in (1, 2, 3)}
+    assert await supported(exchange, ENGINES) == {f"trading-engine-{number}": RULES_VERSION for number in (1, 2, 3)}
 
     # One of the older build is among them again.
     settings(stack.home).write_text(OLDER)

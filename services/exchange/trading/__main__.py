@@ -9,6 +9,7 @@ from importlib.metadata import version
 import structlog
 
 from exchange.runtime import process
+from exchange.runtime.audit.opening import Audit
 from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
@@ -17,9 +18,9 @@ from exchange.runtime.errors import ErrorReason
 from exchange.runtime.gc_schedule import GcSchedule
 from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
+from exchange.runtime.identity.identity import Identity
 from exchange.runtime.logging import configure_logging
 from exchange.runtime.metrics import GrpcMetrics, new_registry
-from exchange.runtime.principal import resolver_for
 from exchange.trading import bootstrap, core_loader, rules
 from exchange.trading.config import SERVICE, Config
 from exchange.trading.core import commands as cmd
@@ -38,6 +39,7 @@ from exchange.trading.replication.follower import Follower
 from exchange.trading.replication.messages import FOLLOWER, Attendance, ReplicaInfo
 from exchange.trading.replication.parts import Parts, ReplicaTimes
 from exchange.trading.replication.replica import Replica
+from exchange.trading.revoked_orders import RevokedOrders
 from exchange.trading.service.account import AccountService
 from exchange.trading.service.admin import TradingAdminService
 from exchange.trading.service.attendance import SessionAttendance
@@ -100,19 +102,10 @@ class App:
             self.hub.add(sink)
         self._inspector = Inspector(journal, SHARD)
         self._metrics = EngineMetrics(self._registry, lambda: self.desk.seat if self.desk.is_seated else None)
-        grpc_metrics = GrpcMetrics(self._registry)
-        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
-        self.public, self.ops = (
-            GrpcServer(
-                f"{LOOPBACK}:{port}",
-                resolver=resolver_for(config.runtime, operator=operator),
-                metrics=grpc_metrics,
-                with_channelz=operator,
-                drain=self.drain,
-                credentials=credentials,
-            )
-            for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
-        )
+        database_url = None if config.memory else config.database_url
+        self.identity = Identity(config.runtime, database_url=database_url, service_secret=config.service_secret)
+        self.audit = Audit(config.runtime, self._registry, database_url.reveal() if database_url is not None else None)
+        self.public, self.ops = self._make_servers()
         self.replica: Replica | None = None
         self._add_services(places)
         self.gc = GcSchedule(
@@ -129,12 +122,37 @@ class App:
             tape=self.tape,
             attendance=self.attendance,
             metrics=self._metrics,
-            bootstrap=bootstrap.development if config.runtime.development else bootstrap.nothing,
+            bootstrap=self._begin,
             retention=(config.max_ids, config.max_id_age_s * 1_000_000_000, config.max_finished_orders),
             snapshot_every=config.snapshot_every,
             make_snapshot=self._make_snapshot,
             on_serving=self._on_serving,
+            revoked_orders=self._make_revoked_orders(),
         )
+
+    def _make_servers(self) -> tuple[GrpcServer, GrpcServer]:
+        """The one for clients, and the one behind the ops listener."""
+        config = self.config
+        metrics = GrpcMetrics(self._registry)
+        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
+        public, ops = (
+            GrpcServer(
+                f"{LOOPBACK}:{port}",
+                resolver=self.identity.resolver(operator=operator),
+                metrics=metrics,
+                with_channelz=operator,
+                drain=self.drain,
+                credentials=credentials,
+                trail=self.audit.trail,
+                security=self.audit.security,
+            )
+            for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
+        )
+        return public, ops
+
+    def _make_revoked_orders(self) -> RevokedOrders | None:
+        revocations = self.identity.revocations
+        return None if revocations is None else RevokedOrders(revocations, self.desk, self.clock)
 
     def _add_services(self, places: Places) -> None:
         secret = self._replica_secret()
@@ -195,6 +213,12 @@ class App:
         """The other instances, as far as they are known here."""
         known = self.replica.replicas() if self.replica is not None else []
         return [one for one in known if one.instance != self.desk.instance]
+
+    async def _begin(self, desk: Desk) -> None:
+        """What a new exchange begins with."""
+        others = [one.supported_rules_version for one in self._others()]
+        newest = min([self.config.max_rules, *others])
+        await bootstrap.begin(desk, newest, development=self.config.runtime.development)
 
     def _ready(self) -> Readiness:
         if self.drain.is_set():
@@ -257,8 +281,10 @@ class App:
         for server in (self.public, self.ops):
             await server.start()
         self.gc.start()
+        self.audit.start()
         replica = self.replica = self._make_replica()
-        background = [asyncio.create_task(task) for task in (self._heartbeats(), self._watcher().run(), self.gc.run())]
+        duties = (self._heartbeats(), self._watcher().run(), self.gc.run(), self.identity.run())
+        background = [asyncio.create_task(duty) for duty in duties]
         living = asyncio.create_task(replica.run())
         waiting = asyncio.create_task(stopped.wait())
         try:
@@ -273,6 +299,7 @@ class App:
             for task in (waiting, *background):
                 task.cancel()
             await asyncio.gather(waiting, *background, return_exceptions=True)
+            await self.audit.close()
             await self.status.stop()
             if debug is not None:
                 await debug.stop()

@@ -1,4 +1,4 @@
-"""What the first start of the development profile makes: two markets, and money for `demo` and `maker`."""
+"""What a new exchange begins with: the newest rules; in development two markets too, and money for `demo` and `maker`."""
 
 from __future__ import annotations
 
@@ -45,13 +45,16 @@ def development_commands() -> list[Command]:
     return commands
 
 
-async def development(desk: Desk) -> None:
-    """Make them, if the exchange is new."""
-    if desk.state.assets:
+async def begin(desk: Desk, newest: int, *, development: bool) -> None:
+    """Give an exchange that has no assets yet, so that nothing has happened under older rules, the rules up to `newest`:
+    those that all instances support. Later ones wait for an operator (docs/UPGRADES.md). All at once: one frame has it or
+    none.
+    """
+    state = desk.state
+    if state.assets:
         return
-    for result in await desk.submit(development_commands()):
-        assert result[R_REASON] == 0, f"the development markets were refused: {result}"
-
-
-async def nothing(_desk: Desk) -> None:
-    """Other profiles start empty."""
+    commands = [cmd.activate_rules(OPERATOR, version) for version in range(state.rules_version + 1, newest + 1)]
+    if development:
+        commands += development_commands()
+    for result in await desk.submit(commands) if commands else ():
+        assert result[R_REASON] == 0, f"what an exchange begins with was refused: {result}"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from exchange.trading.core import book as core_book
+from exchange.trading.core.constants import RULES_VERSION
 from pincex.trading.v1 import admin_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 from tests.integration.trading.engine_app import BUY, IOC, STOP, Exchange, eventually, refused
@@ -72,7 +73,7 @@ async def test_the_engine_state_names_the_history_and_the_hash(exchange: Exchang
     await exchange.demo.buy("1", "49000")
     state = await ask(exchange, "GetEngineState", pb.GetEngineStateRequest())
 
-    assert (state.role, state.epoch, state.floor_sequence, state.rules_version) == ("LEADER", 1, 1, 1)
+    assert (state.role, state.epoch, state.floor_sequence, state.rules_version) == ("LEADER", 1, 1, RULES_VERSION)
     assert (state.sequence, state.state_hash) == (exchange.engine.state.sequence, exchange.engine.state_hash())
     assert state.incarnation == exchange.store.incarnation
     assert (state.open_order_count, state.snapshot_sequence) == (1, 0)

@@ -64,24 +64,34 @@ async def test_a_leader_that_hangs_is_not_waited_for_long(monkeypatch: pytest.Mo
 
 
 async def test_rules_that_one_instance_does_not_know_are_not_activated(
-    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    async with (
+        running_exchange(monkeypatch, PINCEX_MAX_RULES="1") as leader,
+        running_exchange(monkeypatch, store=leader.store, PINCEX_INSTANCE="another") as another,
+    ):
+        for asked, version in ((leader, 2), (another, 3)):
+            await newer_rules(asked, leader, version, monkeypatch)
+
+
+async def newer_rules(exchange: Exchange, leader: Exchange, version: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask this instance for the next rules, while one of an older build is there and once it is gone."""
     with monkeypatch.context() as older:
-        older.setattr(rules, "newest", lambda: 1)
-        follower = running_exchange(older, store=exchange.store, PINCEX_INSTANCE="older")
+        older.setattr(rules, "newest", lambda: version - 1)
+        follower = running_exchange(older, store=leader.store, PINCEX_INSTANCE="older")
         await follower.__aenter__()
     try:
-        refusal = await refused(ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=2)))
+        refusal = await refused(ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=version)))
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "RULES_NOT_SUPPORTED")
-        assert refusal.metadata == {"instance": "older", "supported_rules_version": "1"}
-        assert exchange.engine.state.rules_version == 1
+        assert refusal.metadata == {"instance": "older", "supported_rules_version": str(version - 1)}
+        assert leader.engine.state.rules_version == version - 1
     finally:
         await follower.__aexit__(None, None, None)
-    downlinks = exchange.app.replica.downlinks if exchange.app.replica is not None else None
+    downlinks = leader.app.replica.downlinks if leader.app.replica is not None else None
     assert downlinks is not None
     await eventually(lambda: all(one.instance != "older" for one in downlinks.replicas()), "the older one is gone")
-    answer = await ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=2, reason="all are new"))
-    assert (answer.rules_version, exchange.engine.state.rules_version) == (2, 2)
+    answer = await ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=version, reason="new"))
+    assert (answer.rules_version, leader.engine.state.rules_version) == (version, version)
 
 
 async def test_only_operators_may(exchange: Exchange) -> None:

@@ -118,13 +118,15 @@ async def test_a_refused_cancel_is_refused_again_with_its_request_id(exchange: E
 # --- replace ---
 
 
-async def test_a_replaced_order_loses_its_place(exchange: Exchange) -> None:
+@pytest.mark.parametrize(("quantity", "keeps"), [("1", True), ("0.5", True), ("1.5", False)])
+async def test_a_replaced_order_keeps_its_place_unless_it_grows(exchange: Exchange, quantity: str, keeps: bool) -> None:
     one = await exchange.demo.buy("1", "50000")
     two = await exchange.demo.buy("1", "50000")
-    replaced = await replace(exchange.demo, one.order_id, "1", "50000")
+    replaced = await replace(exchange.demo, one.order_id, quantity, "50000")
 
-    assert (replaced.order_id, replaced.status, replaced.open_quantity) == (one.order_id, types_pb2.PENDING, "1.00000")
-    assert await first_in_line(exchange) == two.order_id
+    assert (replaced.order_id, replaced.status) == (one.order_id, types_pb2.PENDING)
+    assert float(replaced.open_quantity) == float(quantity)
+    assert await first_in_line(exchange) == (one if keeps else two).order_id
 
 
 async def test_a_replaced_order_may_trade_at_once(exchange: Exchange) -> None:
