@@ -40,7 +40,7 @@ _ROWS: Final = (
     "1q2w3e4r5t6z7u8i9o0p",
 )
 _LEET: Final = str.maketrans("@4301!5$7", "aaeoiisst")
-_EDGES: Final = re.compile(r"^[^a-z]+|[^a-z]+$")
+_EDGES: Final = re.compile(r"^[\W\d_]+|[\W\d_]+$")
 _REPEATED: Final = re.compile(r"(.{1,8}?)\1+")
 
 
@@ -66,7 +66,7 @@ def _is_common(text: str) -> bool:
     if core in _COMMON:
         return True
     repeated = _REPEATED.fullmatch(core)
-    words = re.split(r"[^a-z]+", text)
+    words = re.split(r"[\W\d_]+", text)
     return (repeated is not None and repeated.group(1) in _COMMON) or all(not word or word in _COMMON for word in words)
 
 
