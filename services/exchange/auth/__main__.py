@@ -62,7 +62,9 @@ class App:
         self.clock = SystemClock()
         self.drain = Drain()
         self._serving = False
-        registry = new_registry(service=SERVICE, instance=config.runtime.instance, version=version("pincex"))
+        self.registry = registry = new_registry(
+            service=SERVICE, instance=config.runtime.instance, version=version("pincex")
+        )
         self.audit = Audit(config.runtime, registry, config.database_url.reveal())
         self.identity = Identity(
             config.runtime, database_url=config.database_url, service_secret=config.jwt_secret, clock=self.clock
