@@ -200,7 +200,7 @@ class Credentials:
             self.keys.clear()
             self.certificates.clear()
         elif newest > self._sequence:
-            for revocation in self._revocations.since(self._sequence):
+            for _, revocation in self._revocations.since(self._sequence):
                 self._forget(revocation)
         self._sequence = newest
         return self._revocations.silent_s <= MAX_SILENCE_S
