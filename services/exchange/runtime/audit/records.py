@@ -30,8 +30,8 @@ _LIMITS: Final = {
 }
 _REDACTED: Final = "[redacted]"
 # Details come without secrets: the contract marks such fields. These names are cut out whatever the contract says.
-_SECRET_NAMES: Final = frozenset({"authorization", "code", "cookie", "recovery_codes", "signature", "token"})
-_SECRET_ENDINGS: Final = ("password", "secret", "_token", "_code", "private_key")
+_SECRET_NAMES: Final = frozenset({"authorization", "cookie", "recovery_codes", "signature", "token"})
+_SECRET_ENDINGS: Final = ("password", "secret", "_token", "totp_code", "recovery_code", "private_key")
 _MAX_DEPTH: Final = 8
 
 

@@ -1,0 +1,46 @@
+"""What the admin service needs to know to start, read once from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+
+SERVICE: Final = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """See docs/AUDIT.md for the variables. Ports are on loopback; 0 takes any free one.
+
+    `database_url` is of the role audit_user, which reads the trail, revocations and signing keys.
+    """
+
+    runtime: RuntimeConfig
+    ops_grpc_port: int
+    metrics_port: int
+    database_url: Secret
+    jwt_secret: Secret | None
+    watch_s: float
+    drain_s: float
+
+    @classmethod
+    def read(cls, environment: Environment) -> Config:
+        """Read and check everything. Raises ConfigError, naming the variable."""
+        return cls(
+            runtime=RuntimeConfig.read(environment, SERVICE),
+            ops_grpc_port=environment.integer("PINCEX_OPS_GRPC_PORT", 0, minimum=0, maximum=65535),
+            metrics_port=environment.integer("PINCEX_METRICS_PORT", 0, minimum=0, maximum=65535),
+            database_url=_database_url(environment),
+            jwt_secret=environment.optional_secret("JWT_SECRET"),
+            watch_s=environment.number("PINCEX_AUDIT_WATCH_SECONDS", 30.0, minimum=0.05, maximum=3_600.0),
+            drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
+        )
+
+
+def _database_url(environment: Environment) -> Secret:
+    url = environment.optional_secret("PINCEX_AUDIT_DATABASE_URL") or environment.optional_secret("DATABASE_URL")
+    if url is None:
+        raise ConfigError("PINCEX_AUDIT_DATABASE_URL is not set, and neither is DATABASE_URL")
+    return url

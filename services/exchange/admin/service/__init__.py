@@ -1,0 +1,1 @@
+"""Where the admin service's contracts meet what it reads."""
