@@ -114,7 +114,7 @@ class Service:
     def rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         """What the database says, or does, asked by the owner of its tables."""
         with psycopg.connect(self.database.admin_url, autocommit=True) as connection:
-            cursor = connection.execute(query, values)  # type: ignore[arg-type]  # texts of tests
+            cursor = connection.execute(query, values)
             return cursor.fetchall() if cursor.description is not None else []
 
     def mails(self, to: str) -> list[str]:

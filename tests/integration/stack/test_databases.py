@@ -48,6 +48,8 @@ def test_the_roles_have_what_the_runbooks_need_and_no_more(fake_stack: ExchangeS
     assert {row[0]: row[1:] for row in rows} == {
         "admin": (True, True, True, True),
         "trading_user": (False, False, False, False),
+        "auth_user": (False, False, False, False),
+        "audit_user": (False, False, False, False),
         "replication_user": (False, True, False, False),
     }
     assert ("pg_stat_statements",) in extensions
@@ -63,7 +65,7 @@ def test_the_replication_role_may_stream_the_log(fake_stack: ExchangeStack) -> N
 
 def test_nobody_gets_in_without_the_password(fake_stack: ExchangeStack) -> None:
     port = fake_stack.instance("postgres")["ports"]["postgres"]
-    for role in ("admin", "trading_user", "replication_user"):
+    for role in ("admin", "trading_user", "auth_user", "audit_user", "replication_user"):
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(f"host=127.0.0.1 port={port} user={role} password=guess dbname=pincex")
     with (
@@ -83,7 +85,13 @@ def test_the_cache_answers_at_the_url_of_the_status(fake_stack: ExchangeStack) -
 
 def test_secrets_are_for_their_owner_and_stand_in_no_log_and_no_command_line(fake_stack: ExchangeStack) -> None:
     files = list((fake_stack.home / "secrets").iterdir())
-    assert {file.name for file in files} >= {"postgres-admin", "postgres-trading_user", "valkey", "jwt"}
+    assert {file.name for file in files} >= {
+        "postgres-admin",
+        "postgres-trading_user",
+        "postgres-auth_user",
+        "valkey",
+        "jwt",
+    }
     assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
     secrets = [file.read_bytes() for file in files]
 

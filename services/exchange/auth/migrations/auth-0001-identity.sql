@@ -205,6 +205,7 @@ BEGIN
     REVOKE ALL ON FUNCTION auth_revoke(text, text, bigint, text, text[], boolean, text) FROM PUBLIC;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'trading_user') THEN
         EXECUTE 'REVOKE ALL ON ' || ours || ' FROM trading_user';
+        REVOKE ALL ON SEQUENCE users_user_id_seq, failed_login_attempts_attempt_id_seq FROM trading_user;
         GRANT SELECT ON auth_revocations TO trading_user;
         GRANT SELECT (key_id, public_jwk, created_at, signs_from, retired_at) ON auth_signing_keys TO trading_user;
     END IF;
