@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.runtime.service_tls import ServiceTls
 
 SERVICE: Final = "admin"
 
@@ -22,6 +23,7 @@ class Config:
     metrics_port: int
     database_url: Secret
     jwt_secret: Secret | None
+    service_tls: ServiceTls | None
     watch_s: float
     drain_s: float
 
@@ -34,6 +36,7 @@ class Config:
             metrics_port=environment.integer("PINCEX_METRICS_PORT", 0, minimum=0, maximum=65535),
             database_url=_database_url(environment),
             jwt_secret=environment.optional_secret("JWT_SECRET"),
+            service_tls=ServiceTls.read(environment),
             watch_s=environment.number("PINCEX_AUDIT_WATCH_SECONDS", 30.0, minimum=0.05, maximum=3_600.0),
             drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
         )

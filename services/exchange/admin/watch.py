@@ -38,6 +38,11 @@ class TrailWatch:
         self._proved = Counter("pincex_audit_proved_records", "Records proved as they came.", registry=registry)
         self._intact.set(1)
 
+    @property
+    def has_looked(self) -> bool:
+        """Whether the trail has been read."""
+        return self._head is not None
+
     async def run(self) -> None:
         """Look until cancelled."""
         while True:
