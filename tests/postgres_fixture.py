@@ -25,6 +25,7 @@ import psycopg
 import pytest
 
 from exchange.runtime import migrate
+from exchange.stack.postgresql.roles import SERVICES
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
@@ -93,9 +94,8 @@ class PostgresServer:
         self.start()
         with psycopg.connect(self.url("postgres", "postgres"), autocommit=True) as connection:
             connection.execute("CREATE ROLE admin LOGIN")
-            connection.execute("CREATE ROLE trading_user LOGIN")
-            connection.execute("CREATE ROLE auth_user LOGIN")
-            connection.execute("CREATE ROLE audit_user LOGIN")
+            for role in SERVICES:
+                connection.execute(f"CREATE ROLE {role} LOGIN")
             connection.execute(f"CREATE DATABASE {_TEMPLATE} OWNER admin")
         migrate.run(self.url(_TEMPLATE, "admin"))
 

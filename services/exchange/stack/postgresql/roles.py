@@ -21,6 +21,10 @@ DATABASE = "pincex"
 ADMIN, TRADING, AUTH, REPLICATION = "admin", "trading_user", "auth_user", "replication_user"
 # The admin service: reads the audit trail.
 AUDIT = "audit_user"
+SETTLEMENT, WALLET, KYC = "settlement_user", "wallet_user", "kyc_user"
+# As which services log in; each sees what its migrations grant it.
+SERVICES = (TRADING, AUTH, AUDIT, SETTLEMENT, WALLET, KYC)
+_SERVICES = ", ".join(SERVICES)
 # The database that every cluster has.
 MAINTENANCE = "postgres"
 
@@ -29,8 +33,8 @@ _DEFAULTS = f"ALTER DEFAULT PRIVILEGES FOR ROLE {ADMIN} IN SCHEMA public GRANT"
 _GRANTS = (
     f"REVOKE ALL ON DATABASE {DATABASE} FROM PUBLIC",
     "REVOKE CREATE ON SCHEMA public FROM PUBLIC",
-    f"GRANT CONNECT ON DATABASE {DATABASE} TO {TRADING}, {AUTH}, {AUDIT}, {REPLICATION}",
-    f"GRANT USAGE ON SCHEMA public TO {TRADING}, {AUTH}, {AUDIT}",
+    f"GRANT CONNECT ON DATABASE {DATABASE} TO {_SERVICES}, {REPLICATION}",
+    f"GRANT USAGE ON SCHEMA public TO {_SERVICES}",
     f"{_DEFAULTS} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {TRADING}",
     f"{_DEFAULTS} USAGE, SELECT ON SEQUENCES TO {TRADING}",
     "CREATE EXTENSION IF NOT EXISTS pg_stat_statements",
@@ -67,7 +71,7 @@ async def _make_roles(home: Path, url: str) -> None:
     connection = await asyncpg.connect(url, timeout=5)
     try:
         async with connection.transaction():
-            for role in (TRADING, AUTH, AUDIT, REPLICATION):
+            for role in (*SERVICES, REPLICATION):
                 options = "LOGIN REPLICATION" if role == REPLICATION else "LOGIN"
                 if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
                     await connection.execute(f"CREATE ROLE {role}")
