@@ -15,7 +15,7 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Shared by suites in several folders; here, before whichever of them is collected first.
 pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
 
-pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture"]
+pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture", "tests.valkey_fixture"]
 
 _MAX_SEED = 2**31
 
