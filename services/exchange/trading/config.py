@@ -18,6 +18,7 @@ class Config:
     """See docs/DEVELOPMENT.md for the variables. Ports are on loopback; 0 takes any free one.
 
     `replica_secret` is what all instances of an engine share and nobody else knows: their links are opened by it.
+    `service_secret` is what all services share: by it they know one another.
     """
 
     runtime: RuntimeConfig
@@ -38,6 +39,7 @@ class Config:
     max_finished_orders: int
     max_rules: int
     replica_secret: Secret | None
+    service_secret: Secret | None
     service_tls: ServiceTls | None
 
     @classmethod
@@ -67,6 +69,7 @@ class Config:
             max_finished_orders=environment.integer("PINCEX_MAX_FINISHED_ORDERS", 200_000, minimum=1_000),
             max_rules=environment.integer("PINCEX_MAX_RULES", RULES_VERSION, minimum=1, maximum=RULES_VERSION),
             replica_secret=environment.optional_secret("JWT_SECRET") or database_url,
+            service_secret=environment.optional_secret("JWT_SECRET"),
             service_tls=ServiceTls.read(environment),
         )
 

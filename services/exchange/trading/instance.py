@@ -18,6 +18,7 @@ from exchange.trading.feeds.hub import Hub, committed_of
 from exchange.trading.feeds.tape import KEPT_TRADES, TradeTape
 from exchange.trading.journal.contract import Journal
 from exchange.trading.replication.messages import Attendance
+from exchange.trading.revoked_orders import RevokedOrders
 from exchange.trading.seat import Seat
 from exchange.trading.sequencer import Committed, Sequencer
 from exchange.trading.service.attendance import SessionAttendance
@@ -51,8 +52,11 @@ class Instance:
         snapshot_every: int,
         make_snapshot: Callable[[], Awaitable[int]],
         on_serving: Callable[[bool], Awaitable[None]],
+        revoked_orders: RevokedOrders | None,
     ) -> None:
-        """`retention` is ids, their age in nanoseconds, finished orders; `make_snapshot` answers the sequence."""
+        """`retention` is ids, their age in nanoseconds, finished orders; `make_snapshot` answers the sequence;
+        `revoked_orders` is None where nothing is revoked, for lack of a database.
+        """
         self._desk = desk
         self._journal = journal
         self._hub = hub
@@ -64,6 +68,7 @@ class Instance:
         self._snapshot_every = snapshot_every
         self._make_snapshot = make_snapshot
         self._on_serving = on_serving
+        self._revoked_orders = revoked_orders
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("instance")
 
     # --- what the replica tells ---
@@ -106,8 +111,11 @@ class Instance:
         return True
 
     async def while_leading(self, sequencer: Sequencer) -> None:
-        """See `Watcher.while_leading`: hashes of books, and snapshots."""
-        await asyncio.gather(self._hash_books(sequencer), self._take_snapshots(sequencer))
+        """See `Watcher.while_leading`: hashes of books, snapshots, and orders of what was revoked."""
+        duties = [self._hash_books(sequencer), self._take_snapshots(sequencer)]
+        if self._revoked_orders is not None:
+            duties.append(self._revoked_orders.run())
+        await asyncio.gather(*duties)
 
     async def serving(self, ready: bool) -> None:  # noqa: FBT001 - it is the state
         """See `Watcher.serving`."""

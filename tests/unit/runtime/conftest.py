@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from prometheus_client import CollectorRegistry
 
 from exchange.runtime.access import MethodPolicy
+from exchange.runtime.audit.contract import AuditTrail, SecurityLog
 from exchange.runtime.grpc_server import GrpcServer, ServerLimits
 from exchange.runtime.metrics import GrpcMetrics
 from exchange.runtime.principal import DevelopmentResolver, PrincipalResolver
@@ -100,6 +101,8 @@ class Starter:
         resolver: PrincipalResolver | None = None,
         limits: ServerLimits | None = None,
         channelz: bool = False,
+        trail: AuditTrail | None = None,
+        security: SecurityLog | None = None,
         policy: MethodPolicy = TRADE,
     ) -> Running:
         registry = CollectorRegistry()
@@ -109,6 +112,8 @@ class Starter:
             metrics=GrpcMetrics(registry),
             limits=limits,
             with_channelz=channelz,
+            trail=trail,
+            security=security,
         )
         server.add(add_echo_to_server, servicer, policy)
         port = await server.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from typing import Final, Protocol
 
 import structlog
@@ -91,9 +92,9 @@ class Revocations:
             found.append((made_at, revocation))
         return found[::-1]
 
-    async def news(self) -> None:
-        """Return when the next revocations have come."""
-        await self._news.wait()
+    def news(self) -> Awaitable[object]:
+        """What to await until others come than are known in this moment."""
+        return self._news.wait()
 
     async def poll(self) -> None:
         """Take what is new. Raises one of STORE_ERRORS."""
