@@ -25,14 +25,15 @@ def client_address(peer: str, metadata: Metadata) -> str:
             if key == FORWARDED_KEY:
                 forwarded = value
         if isinstance(forwarded, str) and forwarded:
-            address = _normal(forwarded.rpartition(",")[2].strip())
+            address = normal_address(forwarded.rpartition(",")[2].strip())
             if address:
                 return address
     return _peer_address(peer)
 
 
 @lru_cache(maxsize=_MAX_CACHED)
-def _normal(text: str) -> str:
+def normal_address(text: str) -> str:
+    """The one form of an IP address, an IPv4-mapped one as IPv4; "" for what is none."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -46,4 +47,4 @@ def _peer_address(peer: str) -> str:
     kind, _, rest = peer.partition(":")
     if kind not in {"ipv4", "ipv6"}:
         return _THIS_MACHINE
-    return _normal(unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]) or _THIS_MACHINE
+    return normal_address(unquote(rest).rpartition(":")[0].strip("[]").partition("%")[0]) or _THIS_MACHINE

@@ -19,7 +19,7 @@ from multidict import CIMultiDictProxy
 
 from exchange.auth import signatures
 from exchange.auth.gate.gate import CertifiedRequest, Gate, SignedRequest
-from exchange.runtime.client_address import client_address
+from exchange.runtime.client_address import FORWARDED_KEY, normal_address
 from exchange.runtime.edge_proof import EDGE_PROOF_KEY, PROTOCOL_GRPC, PROTOCOL_KEY
 from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceError
 from exchange.runtime.http_server import LOOPBACK
@@ -32,8 +32,6 @@ REMOVE_HEADER: Final = "x-envoy-auth-headers-to-remove"
 # The edge's own limit is 32 KiB; for bodies both have 1 MiB.
 MAX_LINE_BYTES: Final = 40 * 1024
 _SHUTDOWN_SECONDS: Final = 1.0
-# Only this machine can connect: it is Envoy, as its proof says.
-_ENVOY: Final = "ipv4:127.0.0.1:0"
 _SIGNING_HEADERS: Final = (
     signatures.API_KEY_HEADER,
     signatures.TIMESTAMP_HEADER,
@@ -139,9 +137,9 @@ def _one(headers: CIMultiDictProxy[str], name: str) -> str:
 
 
 def _address(headers: CIMultiDictProxy[str]) -> str:
-    """The peer of Envoy; "" where Envoy did not say."""
-    forwarded = headers.getall("x-forwarded-for", ())
-    return client_address(_ENVOY, [("x-forwarded-for", one) for one in forwarded]) if forwarded else ""
+    """The peer of Envoy, which it writes behind whatever the client claims; "" where it did not."""
+    forwarded = headers.getall(FORWARDED_KEY, ("",))
+    return normal_address(forwarded[-1].rpartition(",")[2].strip())
 
 
 async def _body(request: web.BaseRequest) -> bytes:
