@@ -24,7 +24,7 @@ from pincex_client.feeds import BalancesChanged, BalanceStream, OrderEventStream
 from pincex_client.models import Balance, Book, Fill, Health, Level, Market, Order, Trade
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
-from pincex_client.transport import RetryPolicy
+from pincex_client.transport import RetryPolicy, Tls
 
 __all__ = [
     "AdminClient",
@@ -57,6 +57,7 @@ __all__ = [
     "RetryPolicy",
     "SessionClosed",
     "SessionOptions",
+    "Tls",
     "Trade",
     "TradeStream",
     "TradingSuspended",

@@ -20,7 +20,7 @@ from pincex_client.convert import from_wire, now_timestamp, plain_decimal
 from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
 from pincex_client.requests import enum_value
-from pincex_client.transport import Caller, Identity, RetryPolicy, new_id, open_channel, with_request_id
+from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
 from pincex_client.user_admin import UserAdmin
 
 Amount = Decimal | int | str
@@ -37,9 +37,10 @@ class AdminClient:
         identity: Identity | None = None,
         policy: RetryPolicy | None = None,
         channel_options: Sequence[tuple[str, int]] = (),
+        tls: Tls | None = None,
     ) -> None:
         self.target = target
-        self.channel = open_channel(target, channel_options)
+        self.channel = open_channel(target, channel_options, tls)
         self._caller = Caller(identity if identity is not None else Fixed(), policy or RetryPolicy())
         self._admin = admin_service_pb2_grpc.TradingAdminServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)

@@ -30,7 +30,7 @@ from pincex_client.credentials import Credentials, Fixed
 from pincex_client.feeds import BalanceStream, OrderEventStream, TradeStream
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
-from pincex_client.transport import Caller, RetryPolicy, open_channel
+from pincex_client.transport import Caller, RetryPolicy, Tls, is_https, open_channel
 
 Amount = Decimal | int | str
 Item = TypeVar("Item")
@@ -44,9 +44,11 @@ class ExchangeClient:
     """Orders, markets and balances of one account.
 
     `target` is the public edge (or an engine itself), `ops_target` the ops listener for `admin`. `credentials` say who
-    calls; `account` (development profile) and `token` are short for `credentials.Fixed`. Every mutation carries an id, made here where
-    the caller gives none, so that it may be repeated after a lost answer. Reads see the client's own writes on any
-    replica: they carry the newest sequence that a write has returned.
+    calls; `account` (development profile) and `token` are short for `credentials.Fixed`. `tls` says whom to trust at an
+    `https://` target, and which certificate stands for the client at an mTLS listener.
+
+    Every mutation carries an id, made here where the caller gives none, so that it may be repeated after a lost answer.
+    Reads see the client's own writes on any replica: they carry the newest sequence that a write has returned.
 
     All methods raise `pincex_client.errors.ExchangeError` subclasses.
     """
@@ -61,15 +63,19 @@ class ExchangeClient:
         credentials: Credentials | None = None,
         policy: RetryPolicy | None = None,
         channel_options: Sequence[tuple[str, int]] = (),
+        tls: Tls | None = None,
     ) -> None:
+        if tls is not None and not any(is_https(one) for one in (target, ops_target or "")):
+            raise ValueError(f"tls is given, and {target} is not https://")
         self.target = target
         self.account = account
         self.policy = policy or RetryPolicy()
-        self.channel = open_channel(target, channel_options)
+        self.channel = open_channel(target, channel_options, tls)
         self.credentials = credentials if credentials is not None else Fixed(account=account, token=token)
         self.credentials.attach(self.channel)
         self._ops_target = ops_target
         self._ops_options = tuple(channel_options)
+        self._tls = tls
         self._admin: AdminClient | None = None
         self._caller = Caller(self.credentials, self.policy)
         self._orders = order_service_pb2_grpc.OrderServiceStub(self.channel)
@@ -101,7 +107,11 @@ class ExchangeClient:
             if self._ops_target is None:
                 raise ValueError("no ops_target: the operator's calls need the address of the ops listener")
             self._admin = AdminClient(
-                self._ops_target, identity=self.credentials, policy=self.policy, channel_options=self._ops_options
+                self._ops_target,
+                identity=self.credentials,
+                policy=self.policy,
+                channel_options=self._ops_options,
+                tls=self._tls,
             )
         return self._admin
 

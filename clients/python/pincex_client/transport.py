@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import grpc
@@ -70,10 +71,48 @@ class UnaryMethod(Protocol[Request_contra, Response_co]):
         ...
 
 
-def open_channel(target: str, options: Sequence[tuple[str, int]] = ()) -> grpc.aio.Channel:
-    """Open a plain-text channel; it connects with the first call. Later options replace earlier ones."""
-    merged = dict(CHANNEL_OPTIONS) | dict(options)
-    return grpc.aio.insecure_channel(strip_scheme(target), options=tuple(merged.items()))
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Whom to trust, and who we are. All files are PEM.
+
+    `authority`: who signs the exchange's certificate; None for those that gRPC trusts anyway. `certificate`: the client's own,
+    for an mTLS listener, with `key` beside it or in the same file.
+    """
+
+    authority: str | Path | None = None
+    certificate: str | Path | None = None
+    key: str | Path | None = None
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Read the files. Raises ValueError where one cannot be read, or for a key without its certificate."""
+        if self.key is not None and self.certificate is None:
+            raise ValueError("a key is of no use without its certificate")
+        chain = _read(self.certificate)
+        return grpc.ssl_channel_credentials(_read(self.authority), _read(self.key) if self.key else chain, chain)
+
+
+def open_channel(target: str, options: Sequence[tuple[str, int]] = (), tls: Tls | None = None) -> grpc.aio.Channel:
+    """Open a channel, over TLS for `https://` and in plain text otherwise; it connects with the first call.
+
+    Later options replace earlier ones. Raises what `Tls.credentials` raises.
+    """
+    merged = tuple((dict(CHANNEL_OPTIONS) | dict(options)).items())
+    if not is_https(target):
+        return grpc.aio.insecure_channel(strip_scheme(target), options=merged)
+    address = strip_scheme(target.removeprefix("https://"))
+    return grpc.aio.secure_channel(address, (tls or Tls()).credentials(), options=merged)
+
+
+def is_https(target: str) -> bool:
+    """Whether the target asks for TLS."""
+    return target.startswith("https://")
+
+
+def _read(file: str | Path | None) -> bytes | None:
+    try:
+        return Path(file).read_bytes() if file is not None else None
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from None
 
 
 def strip_scheme(target: str) -> str:

@@ -2,16 +2,20 @@
 
 import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pincex_client.cli import admin, journal, keys, login, markets, migrate, orders, replay, replicas
 from pincex_client.cli.context import DEADLINE, Settings
+from pincex_client.transport import Tls
 
 # Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
 GLOBAL_FLAGS = frozenset({"--json"})
-GLOBAL_VALUES = frozenset({"--target", "--ops-target", "--account", "--token", "--profile", "--timeout"})
+GLOBAL_VALUES = frozenset(
+    {"--target", "--ops-target", "--account", "--token", "--profile", "--timeout", "--ca", "--certificate"}
+)
 STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate", "certs"})
 
 
@@ -57,10 +61,19 @@ def global_options(
     profile: Annotated[
         str | None, typer.Option(envvar="PINCEX_CLI_PROFILE", help="Who calls, as `pincex login` kept it.")
     ] = None,
+    ca: Annotated[
+        Path | None, typer.Option(envvar="PINCEX_CA", help="Who signs the certificate of an https:// target.")
+    ] = None,
+    certificate: Annotated[
+        Path | None,
+        typer.Option(envvar="PINCEX_CLIENT_CERTIFICATE", help="Ours, with its private key, for an mTLS listener."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON for scripts; NDJSON for streams.")] = False,
 ) -> None:
     """Take in the options that every command shares."""
-    context.obj = Settings(target, ops_target, account, token, profile, as_json, timeout)
+    context.obj = Settings(
+        target, ops_target, account, token, profile, as_json, timeout, Tls(authority=ca, certificate=certificate)
+    )
 
 
 def mount_stack(app: typer.Typer) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, NoReturn, TypeVar
@@ -17,7 +17,7 @@ from pincex_client.cli import profiles, render, target
 from pincex_client.client import ExchangeClient
 from pincex_client.credentials import Credentials, Fixed
 from pincex_client.errors import ExchangeError, Unavailable
-from pincex_client.transport import RetryPolicy, strip_scheme
+from pincex_client.transport import RetryPolicy, Tls, is_https, strip_scheme
 
 Answer = TypeVar("Answer")
 
@@ -85,6 +85,7 @@ class Settings:
     profile: str | None = None
     as_json: bool = False
     timeout: float = DEADLINE
+    tls: Tls = field(default_factory=Tls)
 
     def client(self, *, anonymous: bool = False) -> ExchangeClient:
         """A client for these options; close it. An anonymous one proves nothing: to log in."""
@@ -94,6 +95,7 @@ class Settings:
             ops_target=ops,
             credentials=Fixed() if anonymous else self._credentials(),
             policy=RetryPolicy(deadline=self.timeout),
+            tls=self.tls if is_https(edge) or is_https(ops) else None,
         )
 
     def place(self) -> tuple[str, str]:
@@ -228,9 +230,9 @@ def show_error(settings: Settings, error: ExchangeError) -> None:
     err.print(f"[bold red]{what}[/bold red]: [bold]{escape(error.reason)}[/bold]  {escape(error.message)}")
     for key, value in error.metadata.items():
         err.print(f"  {escape(key)}: {escape(value)}")
-    for field, description in error.violations:
-        if field not in error.metadata.values():
-            err.print(f"  {escape(field)}: {escape(description)}")
+    for name, description in error.violations:
+        if name not in error.metadata.values():
+            err.print(f"  {escape(name)}: {escape(description)}")
     if advice:
         err.print(f"  [dim]{escape(advice)}[/dim]")
     if error.request_id:
