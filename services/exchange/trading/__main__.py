@@ -35,6 +35,8 @@ from exchange.trading.journal.contract import Journal, JournalError, JournalUnav
 from exchange.trading.journal.memory import MemoryJournal, MemoryLease, MemoryStore
 from exchange.trading.journal.postgres import PostgresJournal
 from exchange.trading.journal.postgres_lease import PostgresLease
+from exchange.trading.limits.activity import Activity
+from exchange.trading.limits.rates import OrderRates
 from exchange.trading.replication.follower import Follower
 from exchange.trading.replication.messages import FOLLOWER, Attendance, ReplicaInfo
 from exchange.trading.replication.parts import Parts, ReplicaTimes
@@ -42,6 +44,7 @@ from exchange.trading.replication.replica import Replica
 from exchange.trading.revoked_orders import RevokedOrders
 from exchange.trading.service.account import AccountService
 from exchange.trading.service.admin import TradingAdminService
+from exchange.trading.service.admittance import Admittance
 from exchange.trading.service.attendance import SessionAttendance
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
@@ -93,12 +96,15 @@ class App:
         self.desk = Desk(instance=config.runtime.instance, journal=journal, clock=self.clock)
         self.hub = Hub(journal)
         self.tape = TradeTape()
+        self.activity = Activity(self.clock)
+        self.rates = OrderRates(self.clock, lambda: 1 + len(self._others()))
+        self.admittance = Admittance(self.desk, self.rates)
         places = Places(journal.incarnation, self.hub)
         self.books = BookStreams(self.desk, self.hub, places)
         self.trades = TradeStreams(self.desk, self.hub, places, self.tape)
         self.attendance = SessionAttendance(self.desk, self.drain, self._announce)
-        self.sessions = Sessions(self.desk, self.drain, self.attendance)
-        for sink in (self.tape, self.books, self.trades, self.sessions):
+        self.sessions = Sessions(self.desk, self.drain, self.attendance, self.admittance)
+        for sink in (self.tape, self.activity, self.books, self.trades, self.sessions):
             self.hub.add(sink)
         self._inspector = Inspector(journal, SHARD)
         self._metrics = EngineMetrics(self._registry, lambda: self.desk.seat if self.desk.is_seated else None)
@@ -156,11 +162,10 @@ class App:
 
     def _add_services(self, places: Places) -> None:
         secret = self._replica_secret()
-        orders = OrderService(
-            self.desk, self.tape, self.sessions, OrderStreams(self.desk, self.hub, places, self.drain)
-        )
+        streams = OrderStreams(self.desk, self.hub, places, self.drain)
+        orders = OrderService(self.desk, self.tape, self.sessions, streams, self.admittance)
         market = MarketService(self.desk, self.tape, self.books, self.trades)
-        account = AccountService(self.desk, self.hub, self.drain)
+        account = AccountService(self.desk, self.hub, self.drain, self.rates)
         health = HealthService(self.desk, version("pincex"), self.config.openapi)
         for server in (self.public, self.ops):
             add_client_services(server, orders, market, account, health)
@@ -168,7 +173,7 @@ class App:
         replicas = ReplicaDesk(self.desk, lambda: self.replica)
         add_operator_services(
             self.ops,
-            TradingAdminService(self.desk, self._inspector, metrics.text, replicas, self._make_snapshot),
+            TradingAdminService(self.desk, self._inspector, metrics.text, replicas, self._make_snapshot, self.activity),
             EventService(self.desk, self.hub, places),
             ReplicaService(
                 secret, self._journal.incarnation, lambda: self.replica.downlinks if self.replica is not None else None

@@ -1,4 +1,4 @@
-"""AccountService: balances of the calling account, and for operators: credit."""
+"""AccountService: balances and limits of the calling account, and for operators: credit."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from exchange.trading.core import commands as cmd
 from exchange.trading.core.model import Balance
 from exchange.trading.feeds.balances import BalanceCopy
 from exchange.trading.feeds.hub import Hub
+from exchange.trading.limits.rates import OrderRates
 from exchange.trading.service import requests
 from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
+from exchange.trading.service.limits import limits_message
 from exchange.trading.service.messages import balance_message, set_time
 from exchange.trading.service.streaming import HEARTBEAT_S, AccountStreams, end_message
 from exchange.trading.service.units import amount_units
@@ -27,8 +29,9 @@ from pincex.trading.v1 import account_service_pb2_grpc, types_pb2
 class AccountService(account_service_pb2_grpc.AccountServiceServicer):
     """See `proto/pincex/trading/v1/account_service.proto`."""
 
-    def __init__(self, desk: Desk, hub: Hub, drain: Drain) -> None:
+    def __init__(self, desk: Desk, hub: Hub, drain: Drain, rates: OrderRates) -> None:
         self._desk = desk
+        self._rates = rates
         self._hub = hub
         self._drain = drain
         self._open = AccountStreams()
@@ -55,6 +58,13 @@ class AccountService(account_service_pb2_grpc.AccountServiceServicer):
         rows = [(state.assets[asset], balance) for asset, balance in holder.balances.items()]
         rows.sort(key=lambda row: row[0].code)
         return [balance_message(account, asset, balance, state.sequence) for asset, balance in rows]
+
+    async def GetLimits(self, request: pb.GetLimitsRequest, context: Any) -> pb.Limits:
+        """What the caller may do, and how much of it is in use."""
+        await self._desk.reach(0)
+        message = limits_message(self._desk, self._rates, request_context(context).principal)
+        await self._desk.settle()
+        return message
 
     async def CreditAccount(self, request: pb.CreditAccountRequest, context: Any) -> types_pb2.Balance:
         """Operators: add money to an account."""

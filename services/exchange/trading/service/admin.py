@@ -11,9 +11,9 @@ from google.api import httpbody_pb2
 from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE, SYMBOL, canonical_symbol
 from exchange.runtime import paging
-from exchange.runtime.errors import ErrorReason
+from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.request import request_context
-from exchange.trading.core import book
+from exchange.trading.core import book, keys
 from exchange.trading.core import commands as cmd
 from exchange.trading.core import registry as reg
 from exchange.trading.core.commands import Command
@@ -29,8 +29,10 @@ from exchange.trading.core.constants import (
 from exchange.trading.core.events import R_COUNT, R_SEQUENCE
 from exchange.trading.core.invariants import check_market, check_money
 from exchange.trading.inspection import Inspector
+from exchange.trading.limits.activity import Activity
 from exchange.trading.service import requests
 from exchange.trading.service.desk import Desk
+from exchange.trading.service.limits import busy_accounts
 from exchange.trading.service.market import add_levels, checked_depth
 from exchange.trading.service.messages import asset_message, market_message
 from exchange.trading.service.past import JournalProofs
@@ -52,12 +54,14 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         metrics_text: Callable[[], Awaitable[bytes]],
         replicas: ReplicaDesk,
         make_snapshot: Callable[[], Awaitable[int]],
+        activity: Activity,
     ) -> None:
         self._desk = desk
         self._inspector = inspector
         self._metrics_text = metrics_text
         self._replicas = replicas
         self._make_snapshot = make_snapshot
+        self._activity = activity
         self._proofs = JournalProofs(desk.journal)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("admin")
 
@@ -392,11 +396,32 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
             raise requests.refuse(ErrorReason.FIELD_REQUIRED, "reason")
         account = requests.account_name(request.account) if request.account else ""
         desk = self._desk
+        key = self._key(request)
         market = (await desk.find(lambda: desk.market(request.symbol)))[0].index if request.symbol else -1
         request_id = requests.client_id(request.request_id, "request_id")
-        command = cmd.mass_cancel(self._operator(), account, market, request_id=request_id)
-        result = await self._execute(command, request.reason, f"mass cancel of {account or 'all'} {request.symbol}")
+        command = cmd.mass_cancel(self._operator(), account, market, key=key, request_id=request_id)
+        what = " ".join(part for part in (account or "all", request.symbol, key) if part)
+        result = await self._execute(command, request.reason, f"mass cancel of {what}")
         return pb.MassCancelResponse(cancelled_count=result[R_COUNT], sequence=result[R_SEQUENCE])
+
+    def _key(self, request: pb.MassCancelRequest) -> str:
+        """The API key whose orders alone are meant, or ""."""
+        key = requests.client_id(request.api_key, "api_key")
+        if not key:
+            return ""
+        if not request.account:
+            raise requests.refuse(ErrorReason.FIELD_REQUIRED, "account", "whose key it is: account is required")
+        if not keys.are_known(self._desk.state):
+            raise ServiceError(
+                ErrorReason.RULES_NOT_SUPPORTED,
+                "no order has a key under these rules: activate newer ones, or leave api_key out",
+                metadata={"instance": self._desk.instance, "supported_rules_version": self._desk.state.rules_version},
+            )
+        return key
+
+    async def ListBusyAccounts(self, request: pb.ListBusyAccountsRequest, context: Any) -> pb.ListBusyAccountsResponse:
+        """Who placed more than so many orders lately."""
+        return busy_accounts(request, self._activity)
 
     async def SetAccountLimits(self, request: pb.SetAccountLimitsRequest, context: Any) -> pb.AccountLimits:
         """How many open orders an account may have."""

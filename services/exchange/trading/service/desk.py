@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 from exchange.domain.symbols import canonical_symbol
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.trading.core import keys
 from exchange.trading.core.commands import (
     C_KIND,
     C_REQUEST_ID,
@@ -250,7 +251,8 @@ class Desk:
             key = "order_id" if command[X_ORDER_ID] else "client_order_id"
             metadata[key] = command[X_ORDER_ID] or command[X_CLIENT_ORDER_ID]
         elif reason == TOO_MANY_OPEN_ORDERS:
-            metadata["limit"] = "open orders of the account"
+            keyed = command[C_KIND] == PLACE and keys.key_of(command)
+            metadata["limit"] = f"open orders of the account{' or of the API key' if keyed else ''}"
         if command[C_REQUEST_ID]:
             metadata["client_order_id" if command[C_KIND] == PLACE else "request_id"] = command[C_REQUEST_ID]
         return ServiceError(reason, metadata=metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from exchange.domain.decimals import format_units
+from exchange.trading.core import keys
 from exchange.trading.core.commands import (
     C_ACCOUNT,
     C_REQUEST_ID,
@@ -98,6 +99,7 @@ def order_of(
         triggered=triggered,
         account=account,
         sequence=sequence,
+        api_key=keys.key_of(command),
     )
     if command[P_EXPIRE]:
         set_time(message.expire_time, command[P_EXPIRE])

@@ -15,6 +15,7 @@ from exchange.trading.core.model import Account, Order
 from exchange.trading.core.orders import find_order
 from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.service import requests
+from exchange.trading.service.admittance import Admittance
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import fill_message, order_message, placed_message
 from exchange.trading.service.order_lookup import units_of_order
@@ -37,8 +38,11 @@ OPEN_STATUSES: Final = frozenset({types_pb2.PENDING, types_pb2.PARTIAL})
 class OrderService(order_service_pb2_grpc.OrderServiceServicer):
     """See `proto/pincex/trading/v1/order_service.proto`."""
 
-    def __init__(self, desk: Desk, tape: TradeTape, sessions: Sessions, streams: OrderStreams) -> None:
+    def __init__(
+        self, desk: Desk, tape: TradeTape, sessions: Sessions, streams: OrderStreams, admittance: Admittance
+    ) -> None:
         self._desk = desk
+        self._admittance = admittance
         self._tape = tape
         self._sessions = sessions
         self._streams = streams
@@ -49,7 +53,9 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
         """Place one order."""
         desk = self._desk
         market, units = await desk.find(lambda: desk.market(request.symbol))
-        command = requests.place(request, units, request_context(context).principal.account)
+        principal = request_context(context).principal
+        command = requests.place(request, units, principal.account, sender=self._admittance.sender(principal))
+        self._admittance.count(principal, command)
         return placed_message(await desk.execute(command), units, market.default_stp)
 
     async def BatchPlaceOrders(
@@ -59,13 +65,16 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
         if not 1 <= len(request.orders) <= MAX_BATCH:
             raise ServiceError(ErrorReason.BATCH_TOO_LARGE, metadata={"limit": MAX_BATCH, "field": "orders"})
         desk = self._desk
-        account = request_context(context).principal.account
+        principal = request_context(context).principal
+        account = principal.account
         slots: list[Command | ServiceError] = []
         for order in request.orders:
             try:
                 symbol = order.symbol
                 _, units = await desk.find(lambda symbol=symbol: desk.market(symbol))  # type: ignore[misc]
-                slots.append(requests.place(order, units, account))
+                command = requests.place(order, units, account, sender=self._admittance.sender(principal))
+                self._admittance.count(principal, command)
+                slots.append(command)
             except ServiceError as error:
                 slots.append(error)
         commands = [slot for slot in slots if not isinstance(slot, ServiceError)]
@@ -85,9 +94,12 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
 
     async def ReplaceOrder(self, request: order_commands_pb2.ReplaceOrderRequest, context: Any) -> types_pb2.Order:
         """Give an order a new price and open quantity."""
-        account = request_context(context).principal.account
+        principal = request_context(context).principal
+        account = principal.account
         units = await self._desk.find(lambda: units_of_order(self._desk, account, request))
-        return await self._answer(await self._desk.execute(requests.replace(request, units, account)), units)
+        command = requests.replace(request, units, account)
+        self._admittance.count(principal, command)
+        return await self._answer(await self._desk.execute(command), units)
 
     async def ReduceOrder(self, request: order_commands_pb2.ReduceOrderRequest, context: Any) -> types_pb2.Order:
         """Take quantity off an order."""
@@ -215,7 +227,7 @@ class OrderService(order_service_pb2_grpc.OrderServiceServicer):
         self, request_iterator: AsyncIterator[order_session_pb2.OrderSessionRequest], context: Any
     ) -> AsyncIterator[Any]:
         """Batches of commands in, batches of results out."""
-        return self._sessions.serve(request_iterator, request_context(context).principal.account)
+        return self._sessions.serve(request_iterator, request_context(context).principal)
 
     def StreamOrderEvents(
         self, request: order_service_pb2.StreamOrderEventsRequest, context: Any

@@ -17,6 +17,7 @@ from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import FOK, GTC, GTD, IOC, LIMIT, MARKET, STOP, STOP_LIMIT
+from exchange.trading.limits.sender import NOBODY, Sender
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import order_commands_pb2 as pb
 
@@ -76,9 +77,14 @@ def order_number(text: str, field: str = "order_id") -> int:
 
 
 def place(
-    request: pb.PlaceOrderRequest, units: MarketUnits, account: str, session: str = "", number: int = 0
+    request: pb.PlaceOrderRequest,
+    units: MarketUnits,
+    account: str,
+    session: str = "",
+    number: int = 0,
+    sender: Sender = NOBODY,
 ) -> Command:
-    """The PLACE command of a request.
+    """The PLACE command of a request; `sender` stands at its end.
 
     Each order of a session passes here. Reading a field of a message costs as much as ten steps of Python, so each is read
     once, and texts that repeat are looked up before anything is called.
@@ -125,7 +131,7 @@ def place(
         client_id(coid, "client_order_id")
     return (
         cmd.PLACE, account, session, number, coid, request_time,
-        units.index, side, order_type, tif, post_only, stp, lots, price, stop, expire_ns,
+        units.index, side, order_type, tif, post_only, stp, lots, price, stop, expire_ns, *sender,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from exchange.domain.symbols import is_client_id
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.principal import Principal
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import SESSION_ATTACHED, SESSION_RESULT_WINDOW
@@ -30,6 +31,7 @@ from exchange.trading.core.events import (
 )
 from exchange.trading.sequencer import Committed
 from exchange.trading.service import requests
+from exchange.trading.service.admittance import Admittance
 from exchange.trading.service.attendance import Key, SessionAttendance
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import set_time
@@ -64,7 +66,7 @@ class _Batch:
 class _Connection:
     """One connection of a session."""
 
-    account: str
+    principal: Principal
     session: str
     opened_sequence: int = 0
     """At which it was attached; 0 while that is under way."""
@@ -91,14 +93,15 @@ class _Connection:
     @property
     def key(self) -> Key:
         """Which session it is."""
-        return (self.account, self.session)
+        return (self.principal.account, self.session)
 
 
 class Sessions:
     """The connections of an instance to sessions; a sink of the hub."""
 
-    def __init__(self, desk: Desk, drain: Drain, attendance: SessionAttendance) -> None:
+    def __init__(self, desk: Desk, drain: Drain, attendance: SessionAttendance, admittance: Admittance) -> None:
         self._desk = desk
+        self._admittance = admittance
         self._drain = drain
         self._attendance = attendance
         self._connections: dict[Key, _Connection] = {}
@@ -141,7 +144,7 @@ class Sessions:
     # --- a connection ---
 
     async def serve(
-        self, incoming: AsyncIterator[pb.OrderSessionRequest], account: str
+        self, incoming: AsyncIterator[pb.OrderSessionRequest], principal: Principal
     ) -> AsyncIterator[pb.OrderSessionResponse]:
         """One connection from its first message to its last."""
         iterator = aiter(incoming)
@@ -151,7 +154,7 @@ class Sessions:
             raise ServiceError(ErrorReason.PROTOCOL_VIOLATION, "the first message must be `open`") from None
         if first.WhichOneof("message") != "open":
             raise ServiceError(ErrorReason.PROTOCOL_VIOLATION, "the first message must be `open`")
-        connection, opened = await self._open(first.open, account)
+        connection, opened = await self._open(first.open, principal)
         yield pb.OrderSessionResponse(opened=opened)
         reader = asyncio.create_task(self._read(iterator, connection))
         watcher = asyncio.create_task(self._watch_drain(connection))
@@ -165,8 +168,8 @@ class Sessions:
                 await reader
             self._disconnected(connection)
 
-    async def _open(self, request: pb.OpenSession, account: str) -> tuple[_Connection, pb.SessionOpened]:
-        name = request.session_id
+    async def _open(self, request: pb.OpenSession, principal: Principal) -> tuple[_Connection, pb.SessionOpened]:
+        account, name = principal.account, request.session_id
         if not is_client_id(name):
             raise requests.refuse(
                 ErrorReason.INVALID_FIELD, "session_id", "session_id must be 1 to 64 printable ASCII characters", name
@@ -187,7 +190,7 @@ class Sessions:
         older = self._connections.get(key)
         if older is not None:
             self._end(older, ServiceError(ErrorReason.SESSION_TAKEN_OVER))
-        connection = self._connections[key] = _Connection(account, name)
+        connection = self._connections[key] = _Connection(principal, name)
         self._attendance.attached(key)
         try:
             result = await self._desk.execute(command)
@@ -264,6 +267,7 @@ class Sessions:
         """
         desk = self._desk
         account, session = connection.key
+        sender = self._admittance.sender(connection.principal)
         number = batch.first_number
         taken = _Batch(number, [], [])
         pending: list[Command] = []
@@ -278,7 +282,8 @@ class Sessions:
                         symbol = place.symbol
                         units = (await desk.find(lambda symbol=symbol: desk.market(symbol)))[1]  # type: ignore[misc]
                         scales[symbol] = units
-                    command = requests.place(place, units, account, session, number)
+                    command = requests.place(place, units, account, session, number, sender)
+                    self._admittance.count(connection.principal, command)
                     if place.client_order_id:
                         connection.note_unsettled(place.client_order_id, units)
                         taken.unsettled.append(place.client_order_id)
@@ -291,6 +296,8 @@ class Sessions:
                     change = item.replace if kind == "replace" else item.reduce
                     units = await self._units_of(change, connection)
                     command = _changed(change, units, connection, number)
+                    if kind == "replace":
+                        self._admittance.count(connection.principal, command)
                 elif kind == "cancel_all":
                     symbol = item.cancel_all.symbol
                     market = desk.market(symbol)[0].index if symbol else -1
@@ -326,7 +333,7 @@ class Sessions:
         desk = self._desk
         desk.seat.apply_now()
         try:
-            return await desk.find(lambda: units_of_order(desk, connection.account, change))
+            return await desk.find(lambda: units_of_order(desk, connection.principal.account, change))
         except ServiceError as error:
             # Only after the core was asked: the id may be that of an older order in another market.
             units = connection.unsettled.get(change.client_order_id) if not change.order_id else None
