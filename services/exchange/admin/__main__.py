@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Awaitable
 from importlib.metadata import version
 from typing import Final
 
@@ -36,7 +37,9 @@ class App:
         self.config = config
         self.clock = SystemClock()
         self.drain = Drain()
-        registry = new_registry(service=SERVICE, instance=config.runtime.instance, version=version("pincex"))
+        self.registry = registry = new_registry(
+            service=SERVICE, instance=config.runtime.instance, version=version("pincex")
+        )
         # It reads the trail and may not append: it has no audited method of its own.
         self.audit = Audit(config.runtime, registry, database_url=None)
         self.identity = Identity(
@@ -63,40 +66,53 @@ class App:
             return Readiness(ready=False, why="draining")
         return Readiness(ready=self.watch.has_looked, why="the audit trail has not been read yet")
 
-    async def run(self) -> None:
-        """Serve until a signal comes."""
-        stopped = process.stop_signal()
-        debug = await start_debug_server(self.config.runtime)
+    async def start(self) -> list[asyncio.Task[None]]:
+        """Serve; return what runs in the background until it is cancelled."""
         await self.status.start()
         await self.ops.start()
         await self.ops.set_serving(True)
         self.audit.start()
-        background = [asyncio.create_task(task) for task in (self.identity.run(), self.watch.run())]
+        return [asyncio.create_task(task) for task in (self.identity.run(), self.watch.run())]
+
+    async def stop(self, background: list[asyncio.Task[None]]) -> None:
+        """Running calls end, then all else."""
+        grace = self.config.drain_s
+        self.drain.begin(self.clock.monotonic() + grace)
+        await self.ops.stop(grace)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await self.service.verification.close()
+        await self.audit.close()
+        await self.status.stop()
+
+    async def run(self) -> None:
+        """Serve until a signal comes."""
+        stopped = process.stop_signal()
+        debug = await start_debug_server(self.config.runtime)
+        background = await self.start()
         try:
             await stopped.wait()
         finally:
-            grace = self.config.drain_s
-            self.drain.begin(self.clock.monotonic() + grace)
-            await self.ops.stop(grace)
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
-            await self.service.verification.close()
-            await self.audit.close()
-            await self.status.stop()
+            await self.stop(background)
             if debug is not None:
                 await debug.stop()
 
 
-async def main(config: Config) -> None:
-    """Serve; the database may come later."""
-    pool = await postgres.create_pool(
+def open_pool(config: Config) -> Awaitable[asyncpg.Pool[asyncpg.Record]]:
+    """Connections are made when they are needed: the database may come later."""
+    return postgres.create_pool(
         config.database_url.reveal(),
         application_name=f"pincex-{config.runtime.instance}",
         min_connections=0,
         max_connections=_CONNECTIONS,
         stateless=True,
     )
+
+
+async def main(config: Config) -> None:
+    """Open the pool and serve."""
+    pool = await open_pool(config)
     try:
         await App(config, pool).run()
     finally:

@@ -66,16 +66,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("role", "statement"), REFUSED)
-async def test_nobody_alters_the_trail_and_only_the_admin_service_reads_it(
-    trail: Trail, role: str, statement: str
-) -> None:
-    connection = await asyncpg.connect(trail.database.server.url(trail.database.name, role))
-    try:
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            await connection.execute(statement)
-    finally:
-        await connection.close()
+async def test_nobody_alters_the_trail_and_only_the_admin_service_reads_it(trail: Trail) -> None:
+    for role, statement in REFUSED:
+        connection = await asyncpg.connect(trail.database.server.url(trail.database.name, role))
+        try:
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        finally:
+            await connection.close()
     assert (await trail.verdict()).records == RECORDS
 
 
@@ -132,12 +130,15 @@ ALTERED = [
 ]
 
 
-@pytest.mark.parametrize("statement", ALTERED)
-async def test_an_altered_record_is_named(trail: Trail, statement: str) -> None:
-    trail.tamper(statement)
-    verdict = await trail.verdict()
-    assert (verdict.broken, verdict.records) == (5, 4)
-    assert verdict.problem.startswith("record 5 is not what was hashed")
+async def test_an_altered_record_is_named_whatever_was_altered(trail: Trail) -> None:
+    trail.tamper("CREATE TABLE saved AS SELECT * FROM audit_records WHERE sequence = 5")
+    for statement in ALTERED:
+        trail.tamper(statement)
+        verdict = await trail.verdict()
+        assert (verdict.broken, verdict.records) == (5, 4), statement
+        assert verdict.problem.startswith("record 5 is not what was hashed")
+        trail.tamper("DELETE FROM audit_records WHERE sequence = 5", "INSERT INTO audit_records SELECT * FROM saved")
+        assert (await trail.verdict()).broken == 0
 
 
 @pytest.mark.parametrize("gone", ["= 1", "= 5", "BETWEEN 5 AND 7"])
