@@ -20,6 +20,7 @@ from exchange.stack.control import NotRunning, is_running, request
 from exchange.stack.detach import start_detached
 from exchange.stack.errors import StackError
 from exchange.stack.files import tail
+from exchange.stack.first_operator import OPERATOR_EMAIL, take_operator_password
 from exchange.stack.rolling import roll
 from exchange.stack.run import end_leftovers, make_home, supervise
 
@@ -57,11 +58,17 @@ def up(
         return
     options = UpOptions(memory=memory, standby=standby)
     view.starting(config.home, memory=memory)
+
+    def show(event: dict[str, Any]) -> None:
+        view.event(event)
+        if event["event"] == "up" and (password := take_operator_password(config.home)):
+            view.first_login(OPERATOR_EMAIL, password)
+
     try:
         if detach:
-            start_detached(config, options, view.event)
+            start_detached(config, options, show)
         else:
-            asyncio.run(supervise(config, options, view.event))
+            asyncio.run(supervise(config, options, show))
             view.stopped()
     except StackError as error:
         _fail(str(error))

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exchange.runtime.config import ConfigError, read_dotenv
+from exchange.runtime.config import DEVELOPMENT, PRODUCTION, ConfigError, read_dotenv
 from exchange.stack.certificates.settings import LOOPBACK, TlsSettings, read_tls
+from exchange.stack.edge.plan import Rates
 from exchange.stack.errors import StackError
 
 if TYPE_CHECKING:
@@ -16,6 +17,13 @@ if TYPE_CHECKING:
 
 HOME_NAME = ".pincex"
 HIGHEST_PORT = 65_535
+MOST_PER_SECOND = 1_000_000
+
+# In development everybody is the same machine, and benchmarks are callers too.
+RATES = {
+    DEVELOPMENT: Rates(known=20_000, unknown=20_000, credentials=200),
+    PRODUCTION: Rates(known=2_000, unknown=200, credentials=10),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +69,19 @@ class StackConfig:
     image: Path
     engine_module: str
     engine_max_instances: int
+    auth_module: str
+    admin_module: str
+    profile: str
+    rates: Rates
     tls: TlsSettings
     log_level: str
     database_url: str | None
     admin_database_url: str | None
+    auth_database_url: str | None
+    audit_database_url: str | None
     redis_url: str | None
     jwt_secret: str | None
+    auth_secret: str | None
     environment: Mapping[str, str]
     given: Mapping[str, str]
     folder: Path
@@ -100,15 +115,39 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
         engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
         engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 16, 32),
+        auth_module=values.get("PINCEX_AUTH_MODULE") or "exchange.auth",
+        admin_module=values.get("PINCEX_ADMIN_MODULE") or "exchange.admin",
+        profile=(profile := _profile(values)),
+        rates=_rates(values, profile),
         tls=tls,
         log_level=values.get("LOG_LEVEL") or "INFO",
         database_url=database_url,
         admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,
+        auth_database_url=values.get("PINCEX_AUTH_DATABASE_URL") or database_url,
+        audit_database_url=values.get("PINCEX_AUDIT_DATABASE_URL") or database_url,
         redis_url=values.get("REDIS_URL") or None,
         jwt_secret=values.get("JWT_SECRET") or None,
+        auth_secret=values.get("PINCEX_AUTH_SECRET") or None,
         environment=values,
         given=dict(environ),
         folder=folder,
+    )
+
+
+def _profile(values: Mapping[str, str]) -> str:
+    """Under `pincex up` development unless something else is said: one machine, for trying."""
+    text = (values.get("PINCEX_PROFILE") or DEVELOPMENT).lower()
+    if text not in RATES:
+        raise StackError(f"PINCEX_PROFILE must be {' or '.join(RATES)}, not {text!r}")
+    return text
+
+
+def _rates(values: Mapping[str, str], profile: str) -> Rates:
+    usual = RATES[profile]
+    return Rates(
+        known=_integer(values, "PINCEX_EDGE_REQUESTS_PER_SECOND", usual.known, MOST_PER_SECOND, 1),
+        unknown=_integer(values, "PINCEX_EDGE_ANONYMOUS_REQUESTS_PER_SECOND", usual.unknown, MOST_PER_SECOND, 1),
+        credentials=_integer(values, "PINCEX_EDGE_LOGINS_PER_SECOND", usual.credentials, MOST_PER_SECOND, 1),
     )
 
 
@@ -140,8 +179,8 @@ def default_image() -> Path:
     return Path(next(iter(folders))) / "image.binpb"
 
 
-def _integer(values: Mapping[str, str], variable: str, default: int, highest: int) -> int:
+def _integer(values: Mapping[str, str], variable: str, default: int, highest: int, lowest: int = 0) -> int:
     text = values.get(variable) or str(default)
-    if not text.isascii() or not text.isdigit() or int(text) > highest:
-        raise StackError(f"{variable} must be a whole number from 0 to {highest}, not {text!r}")
+    if not text.isascii() or not text.isdigit() or not lowest <= int(text) <= highest:
+        raise StackError(f"{variable} must be a whole number from {lowest} to {highest}, not {text!r}")
     return int(text)

@@ -48,8 +48,14 @@ class EnvoyService(Plain):
 
     def publish(self, endpoints: Mapping[str, list[int]]) -> None:
         """Names the ports behind each upstream; one without instances becomes empty."""
-        for upstream in self._plan.upstreams:
-            write_endpoints(self._plan.endpoints_dir, upstream, endpoints.get(upstream, []))
+        plan, identity = self._plan, self._plan.identity
+        for upstream in plan.upstreams:
+            write_endpoints(plan.endpoints_dir, upstream, endpoints.get(upstream, []))
+        if identity is not None:
+            keys = endpoints.get(identity.keys, [])
+            write_endpoints(plan.endpoints_dir, identity.keys, keys)
+            # The same instances: the gate takes every question for one about a caller.
+            write_endpoints(plan.endpoints_dir, identity.gate, endpoints.get(identity.gate, []), health_ports=keys)
 
     async def prepare(self) -> None:
         """Renders the configuration and lets Envoy itself judge it, with the certificates that it will use."""

@@ -2,54 +2,96 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from exchange.stack.certificates.wiring import SERVICE_TLS, decide
+from exchange.runtime.config import DEVELOPMENT, Secret
+from exchange.runtime.edge_proof import edge_proof
+from exchange.stack.certificates.wiring import decide
+from exchange.stack.config import PortSetting
 from exchange.stack.edge.contract import ContractError, read_contract
-from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Route
+from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Identity, Route
+from exchange.stack.environments import (
+    ADMIN_SERVICE,
+    AUTH_SERVICE,
+    TRADING_ENGINE,
+    Secrets,
+    foreign_environment,
+    service_environment,
+)
 from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
 from exchange.stack.ports import PortBook
 from exchange.stack.postgresql.pair import PostgresPair, has_pair
-from exchange.stack.postgresql.roles import ADMIN, TRADING
+from exchange.stack.postgresql.roles import ADMIN, AUDIT, AUTH, TRADING
 from exchange.stack.postgresql.server import PostgresService
 from exchange.stack.postgresql.state import NUMBERS
-from exchange.stack.python_service import InstancePorts, Migration, PythonService
+from exchange.stack.profile import check_profile
+from exchange.stack.python_service import Migrations, PythonService
 from exchange.stack.service import Traits
 from exchange.stack.valkey import ValkeyService
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from exchange.stack.config import PortSetting, StackConfig, UpOptions
+    from exchange.stack.certificates.wiring import Tls
+    from exchange.stack.config import StackConfig, UpOptions
     from exchange.stack.service import Service
 
-# The edge's names for the two gRPC ports of an engine.
-TRADING_UPSTREAMS = ("trading", "trading-ops")
+    Ports = Callable[[int], Mapping[str, int]]
+
+# The edge's names for the ports of a service, and which port each is.
+TRADING_UPSTREAMS = {"trading": "grpc", "trading-ops": "ops_grpc"}
+AUTH_UPSTREAMS = {"auth": "grpc", "auth-ops": "ops_grpc"}
+ADMIN_UPSTREAMS = {"admin-ops": "ops_grpc"}
 ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
 )
-# Which service each upstream is.
-UPSTREAM_SERVICES = dict.fromkeys(TRADING_UPSTREAMS, "trading-engine")
+# Of services that live on the database.
+DATABASE_ROUTES = (
+    Route("pincex.auth.v1", public="auth", ops="auth-ops"),
+    Route("pincex.admin.v1", public=None, ops="admin-ops"),
+)
 # From one instance's first port to the next one's, where the operator chose the first.
 PORTS_PER_INSTANCE = 10
+MAX_AUTH_INSTANCES = 8
+NO_DATABASE = (
+    "without a database (--memory) auth-service and admin do not run: nobody can log in, and no token is taken"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
     """The services in the order in which they are shown, the edge among them, and the addresses to try.
 
-    `pair` is PostgreSQL where it has a standby.
+    `health_paths` of the public edge answer 200 once the service by their name serves. `pair` is PostgreSQL where it has a
+    standby; `note` is what a user should know of what does not run.
     """
 
     services: tuple[Service, ...]
     edge: EnvoyService
     edge_port: int
     addresses: Mapping[str, str | None]
+    health_paths: Mapping[str, str] = field(default_factory=dict)
     pair: PostgresPair | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stores:
+    """The databases: those that we run ourselves, and what opens them."""
+
+    services: tuple[Service, ...]
+    secrets: Secrets
+    admin_database_url: str | None
+    pair: PostgresPair | None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What everything else waits for."""
+        return tuple(service.traits.name for service in self.services)
 
 
 def build(
@@ -64,75 +106,154 @@ def build(
     """
     memory = options.memory
     book = PortBook(config.home / "ports.json")
-    plan = _edge(config, book)
-    tls = decide(
-        config.home,
-        config.tls,
-        UPSTREAM_SERVICES,
-        {"tls": lambda: book.choose("tls", config.tls_port), "mtls": lambda: book.choose("mtls", config.mtls_port)},
-        has_gate=plan.identity is not None,
-    )
+    plan = _edge(config, book, memory=memory)
+    tls = _tls(config, book, plan)
+    check_profile(config, memory=memory, has_tls=bool(tls.listeners))
     edge = replace(plan, tls_listeners=tls.listeners, tls_services=tls.services)
-    stores: list[Service] = []
-    postgres: PostgresService | PostgresPair | None = None
-    database_url = admin_database_url = None
-    if options.standby and (memory or config.database_url):
-        raise StackError("--standby is for a PostgreSQL of ours: neither with --memory nor with DATABASE_URL")
-    if not memory:
-        database_url, admin_database_url = config.database_url, config.admin_database_url
-        if database_url is None:
-            postgres = _postgres(config, options, book, report)
-            stores.append(postgres)
-            database_url, admin_database_url = postgres.url(TRADING), postgres.url(ADMIN)
-    redis_url = config.redis_url
-    if redis_url is None:
-        port = book.choose("valkey", config.valkey_port)
-        valkey = ValkeyService(config.home, port, _foreign_environment(config))
-        stores.append(valkey)
-        redis_url = valkey.url
-    jwt_secret = config.jwt_secret or secret(config.home / "secrets", "jwt")
-
-    def environment(service: str) -> Callable[[], Mapping[str, str]]:
-        def read() -> Mapping[str, str]:
-            # Where things are and what opens them stays as it was at `up`: instances that run already use it too.
-            ours = _our_environment(config.reread(), edge, database_url, redis_url, jwt_secret, memory=memory)
-            return {**ours, **tls.environment(service)}
-
-        return read
-
-    debug_port = book.choose("debug", config.debug_port)
-    engine = PythonService(
-        traits=Traits(
-            name="trading-engine",
-            # Until it says itself what it is.
-            role="unknown",
-            needs=tuple(store.traits.name for store in stores),
-            ready_timeout_s=120.0,
-            stop_timeout_s=15.0,
-            numbered=True,
-            max_instances=1 if memory else config.engine_max_instances,
-            why_no_more="a journal in memory belongs to one process" if memory else "PINCEX_ENGINE_MAX_INSTANCES",
-        ),
-        module=config.engine_module,
-        folder=config.home,
-        environment=environment("trading-engine"),
-        ports=_instance_ports(book, "trading-engine", config.engine_port, debug_port),
-        upstreams=TRADING_UPSTREAMS,
-        migration=Migration(admin_database_url, config.home / "logs" / "migrate.log") if admin_database_url else None,
-    )
-    envoy = EnvoyService(config.home, edge, _foreign_environment(config), tls.delivery(edge.secrets_dir, report))
+    stores = _stores(config, options, book, report)
+    ours = _our_services(config, book, edge, stores, tls)
+    envoy = EnvoyService(config.home, edge, foreign_environment(config), tls.delivery(edge.secrets_dir, report))
     addresses = {
         "edge_url": f"http://{LOOPBACK}:{edge.edge_port}",
         **{f"{one.name}_url": f"https://{one.address}" for one in tls.listeners},
         "ops_url": f"http://{LOOPBACK}:{edge.ops_port}",
-        "debug_url": f"http://{LOOPBACK}:{debug_port}",
+        "debug_url": f"http://{LOOPBACK}:{ours[0].ports(1)['debug']}",
         "envoy_admin_url": f"http://{LOOPBACK}:{edge.admin_port}",
-        "database_url": database_url,
-        "admin_database_url": admin_database_url,
-        "redis_url": redis_url,
+        "database_url": stores.secrets.trading_database_url,
+        "admin_database_url": stores.admin_database_url,
+        "redis_url": stores.secrets.redis_url,
     }
-    pair = postgres if isinstance(postgres, PostgresPair) else None
-    return Stack((*stores, engine, envoy), envoy, edge.edge_port, addresses, pair)
+    health = {TRADING_ENGINE: "/api/v1/health", AUTH_SERVICE: "/api/v1/auth/time"}
+    return Stack(
+        services=(*stores.services, *ours, envoy),
+        edge=envoy,
+        edge_port=edge.edge_port,
+        addresses=addresses,
+        health_paths={name: health[name] for one in ours if (name := one.traits.name) in health},
+        pair=stores.pair,
+        note=NO_DATABASE if memory else "",
+    )
+
+
+def _tls(config: StackConfig, book: PortBook, plan: EdgePlan) -> Tls:
+    services = {
+        **dict.fromkeys(TRADING_UPSTREAMS, TRADING_ENGINE),
+        **dict.fromkeys(AUTH_UPSTREAMS, AUTH_SERVICE),
+        **dict.fromkeys(ADMIN_UPSTREAMS, ADMIN_SERVICE),
+    }
+    return decide(
+        config.home,
+        config.tls,
+        {upstream: services[upstream] for upstream in plan.upstreams},
+        {"tls": lambda: book.choose("tls", config.tls_port), "mtls": lambda: book.choose("mtls", config.mtls_port)},
+        has_gate=plan.identity is not None,
+    )
+
+
+def _stores(
+    config: StackConfig, options: UpOptions, book: PortBook, report: Callable[[dict[str, object]], None]
+) -> _Stores:
+    if options.standby and (options.memory or config.database_url):
+        raise StackError("--standby is for a PostgreSQL of ours: neither with --memory nor with DATABASE_URL")
+    services: list[Service] = []
+    postgres: PostgresService | PostgresPair | None = None
+    if not options.memory and config.database_url is None:
+        postgres = _postgres(config, options, book, report)
+        services.append(postgres)
+    redis_url = config.redis_url
+    if redis_url is None:
+        valkey = ValkeyService(config.home, book.choose("valkey", config.valkey_port), foreign_environment(config))
+        services.append(valkey)
+        redis_url = valkey.url
+    secrets = Secrets(redis_url, _jwt_secret(config), config.auth_secret or secret(config.home / "secrets", "auth"))
+    admin_url = None
+    if postgres is not None:
+        admin_url = postgres.url(ADMIN)
+        urls = {"trading": postgres.url(TRADING), "auth": postgres.url(AUTH), "audit": postgres.url(AUDIT)}
+        secrets = replace(secrets, **{f"{name}_database_url": url for name, url in urls.items()})
+    elif not options.memory:
+        admin_url = config.admin_database_url
+        secrets = replace(
+            secrets,
+            trading_database_url=config.database_url,
+            auth_database_url=config.auth_database_url,
+            audit_database_url=config.audit_database_url,
+        )
+    return _Stores(tuple(services), secrets, admin_url, postgres if isinstance(postgres, PostgresPair) else None)
+
+
+def _our_services(
+    config: StackConfig, book: PortBook, edge: EdgePlan, stores: _Stores, tls: Tls
+) -> tuple[PythonService, ...]:
+    """The trading engine first; the others only where there is a database."""
+    migrations = None
+    if stores.admin_database_url is not None:
+        migrations = Migrations(stores.admin_database_url, config.home, _environment(config, edge, stores, tls, "")())
+
+    def service(traits: Traits, module: str, ports: Ports, upstreams: Mapping[str, str]) -> PythonService:
+        environment = _environment(config, edge, stores, tls, traits.name)
+        return PythonService(traits, module, config.home, environment, ports, upstreams, migrations)
+
+    engine = service(
+        _engine_traits(config, stores),
+        config.engine_module,
+        _engine_ports(book, config),
+        TRADING_UPSTREAMS,
+    )
+    identity = edge.identity
+    if identity is None:
+        return (engine,)
+    auth_traits = Traits(
+        name=AUTH_SERVICE,
+        role="auth",
+        needs=stores.names,
+        ready_timeout_s=60.0,
+        numbered=True,
+        max_instances=MAX_AUTH_INSTANCES,
+    )
+    auth = service(
+        auth_traits,
+        config.auth_module,
+        _free_ports(book, AUTH_SERVICE, ("grpc", "ops_grpc", "metrics", "gate")),
+        {**AUTH_UPSTREAMS, identity.gate: "gate", identity.keys: "metrics"},
+    )
+    admin = service(
+        Traits(name=ADMIN_SERVICE, role="admin", needs=stores.names, ready_timeout_s=60.0),
+        config.admin_module,
+        _free_ports(book, ADMIN_SERVICE, ("ops_grpc", "metrics")),
+        ADMIN_UPSTREAMS,
+    )
+    return engine, auth, admin
+
+
+def _engine_traits(config: StackConfig, stores: _Stores) -> Traits:
+    memory = stores.secrets.trading_database_url is None
+    return Traits(
+        name=TRADING_ENGINE,
+        # Until it says itself what it is.
+        role="unknown",
+        needs=stores.names,
+        ready_timeout_s=120.0,
+        stop_timeout_s=15.0,
+        numbered=True,
+        max_instances=1 if memory else config.engine_max_instances,
+        why_no_more="a journal in memory belongs to one process" if memory else "PINCEX_ENGINE_MAX_INSTANCES",
+    )
+
+
+def _environment(
+    config: StackConfig, edge: EdgePlan, stores: _Stores, tls: Tls, service: str
+) -> Callable[[], Mapping[str, str]]:
+    """What a service is started with, by the settings as they are when it is asked."""
+
+    def read() -> Mapping[str, str]:
+        return {**service_environment(config.reread(), edge, stores.secrets, service), **tls.environment(service)}
+
+    return read
+
+
+def _jwt_secret(config: StackConfig) -> str:
+    return config.jwt_secret or secret(config.home / "secrets", "jwt")
 
 
 def _postgres(
@@ -142,7 +263,7 @@ def _postgres(
     report: Callable[[dict[str, object]], None],
 ) -> PostgresService | PostgresPair:
     """One server, or a pair: once a folder has a standby it keeps it."""
-    environment = _foreign_environment(config)
+    environment = foreign_environment(config)
     first = book.choose("postgres", config.postgres_port)
     if not options.standby and not has_pair(config.home):
         return PostgresService(config.home, first, environment)
@@ -153,11 +274,12 @@ def _postgres(
     return PostgresPair(config.home, ports, environment, report)
 
 
-def _edge(config: StackConfig, book: PortBook) -> EdgePlan:
+def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
     try:
         contract = read_contract(config.image)
     except ContractError as error:
         raise StackError(str(error)) from error
+    upstreams = TRADING_UPSTREAMS if memory else {**TRADING_UPSTREAMS, **AUTH_UPSTREAMS, **ADMIN_UPSTREAMS}
     return EdgePlan(
         contract=contract,
         edge_port=book.choose("edge", config.edge_port),
@@ -165,64 +287,33 @@ def _edge(config: StackConfig, book: PortBook) -> EdgePlan:
         admin_port=book.choose("envoy-admin", config.envoy_admin_port),
         endpoints_dir=config.home / "envoy" / "endpoints",
         access_log=config.home / "logs" / "envoy-access.log",
-        upstreams=TRADING_UPSTREAMS,
-        routes=ROUTES,
+        upstreams=tuple(upstreams),
+        routes=ROUTES if memory else (*ROUTES, *DATABASE_ROUTES),
         infrastructure_upstream="trading-ops",
+        identity=None if memory else Identity(edge_proof(Secret(_jwt_secret(config)))),
+        anonymous=config.profile == DEVELOPMENT,
+        rates=config.rates,
     )
 
 
-def _instance_ports(
-    book: PortBook,
-    name: str,
-    setting: PortSetting,
-    debug_port: int,
-) -> Callable[[int], InstancePorts]:
-    def choose(number: int) -> InstancePorts:
+def _engine_ports(book: PortBook, config: StackConfig) -> Ports:
+    debug = book.choose("debug", config.debug_port)
+
+    def choose(number: int) -> Mapping[str, int]:
         first = PORTS_PER_INSTANCE * (number - 1)
-        mine = replace(setting, what=f"{name}-{number}")
-        grpc, ops, metrics = (
-            book.choose(f"{name}-{number}.{kind}", mine, first + offset)
-            for offset, kind in enumerate(("grpc", "ops", "metrics"))
-        )
-        return InstancePorts(grpc, ops, metrics, debug_port if number == 1 else 0)
+        mine = replace(config.engine_port, what=f"{TRADING_ENGINE}-{number}")
+        found = {
+            kind: book.choose(f"{TRADING_ENGINE}-{number}.{kind.removesuffix('_grpc')}", mine, first + offset)
+            for offset, kind in enumerate(("grpc", "ops_grpc", "metrics"))
+        }
+        return {**found, "debug": debug} if number == 1 else found
 
     return choose
 
 
-def _foreign_environment(config: StackConfig) -> dict[str, str]:
-    """For programs that are not ours: none of our settings or secrets, and none of libpq's that would mislead them."""
-    ours = ("PINCEX_", "PG", "DATABASE_URL", "REDIS_URL", "JWT_SECRET")
-    return {key: value for key, value in config.environment.items() if not key.startswith(ours)}
+def _free_ports(book: PortBook, name: str, kinds: tuple[str, ...]) -> Ports:
+    def choose(number: int) -> Mapping[str, int]:
+        mine = PortSetting("", f"{name}-{number}", 0)
+        return {kind: book.choose(f"{name}-{number}.{kind}", mine) for kind in kinds}
 
-
-def _our_environment(
-    config: StackConfig,
-    edge: EdgePlan,
-    database_url: str | None,
-    redis_url: str,
-    jwt_secret: str,
-    *,
-    memory: bool,
-) -> dict[str, str]:
-    switches = config.home / "switches"
-    switches.mkdir(exist_ok=True)
-    environment = {
-        **config.environment,
-        "PYTHONUNBUFFERED": "1",
-        "PINCEX_HOME": str(config.home),
-        "PINCEX_LOG_DIR": config.environment.get("PINCEX_LOG_DIR") or str(config.home / "logs"),
-        "PINCEX_PROFILE": config.environment.get("PINCEX_PROFILE") or "development",
-        "PINCEX_SWITCHES_DIR": str(switches),
-        "PINCEX_ENVOY_STATS_URL": f"http://{LOOPBACK}:{edge.admin_port}/stats/prometheus",
-        "PINCEX_IMAGE": str(config.image),
-        "REDIS_URL": redis_url,
-        "JWT_SECRET": jwt_secret,
-        "LOG_LEVEL": config.log_level,
-    }
-    for absent in ("PINCEX_MEMORY", "DATABASE_URL", "PINCEX_ADMIN_DATABASE_URL", *SERVICE_TLS):
-        environment.pop(absent, None)
-    if memory:
-        environment["PINCEX_MEMORY"] = "1"
-    if database_url:
-        environment["DATABASE_URL"] = database_url
-    return environment
+    return choose

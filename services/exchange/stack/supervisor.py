@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from exchange.runtime.audit.opening import AUDIT_LOG, SECURITY_LOG
 from exchange.stack.errors import StackError
 from exchange.stack.files import bound_log, write_private
 from exchange.stack.instance import Instance, State
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 STATE_FILE = "state.json"
 # What the role of an instance is called that others follow.
 LEADER = "leader"
-HEALTH_PATH = "/api/v1/health"
 HEALTH_TIMEOUT_S = 15.0
 # How long Envoy may send new calls to an instance that is about to stop.
 ENDPOINT_SETTLE_S = 0.3
@@ -168,6 +168,7 @@ class Supervisor:
         ]
         found: dict[str, object] = {"state": self.phase, "services": shown, **self._stack.addresses}
         found["home"] = str(self._home)
+        found["note"] = self._stack.note
         return found if self._stack.pair is None else {**found, "database": self._stack.pair.describe()}
 
     async def _bring_up_or_stop(self) -> bool:
@@ -192,8 +193,9 @@ class Supervisor:
                     group.create_task(self._bring_up_service(service))
         except* StackError as errors:
             raise StackError("\n".join(str(error) for error in _leaves(errors))) from None
-        if self._wanted.get("trading-engine", 1):
-            await self._until_healthy()
+        for name, path in self._stack.health_paths.items():
+            if self._wanted.get(name, 1):
+                await self._until_healthy(name, path)
 
     async def _bring_up_service(self, service: Service) -> None:
         traits = service.traits
@@ -229,15 +231,15 @@ class Supervisor:
             task.result()
             raise StackError(f"{instance.name} was stopped before it was ready")
 
-    async def _until_healthy(self) -> None:
+    async def _until_healthy(self, name: str, path: str) -> None:
         """Waits for the first answer through the edge: only then is there an exchange to trade on."""
         deadline = time.monotonic() + HEALTH_TIMEOUT_S
-        while not await answers(self._stack.edge_port, HEALTH_PATH):
+        while not await answers(self._stack.edge_port, path):
             if time.monotonic() > deadline:
                 logs = self._home / "logs"
                 raise StackError(
-                    f"all services run, but {self._stack.addresses['edge_url']}{HEALTH_PATH} does not answer 200 "
-                    f"after {HEALTH_TIMEOUT_S:g} s; logs: {logs}/trading-engine-1.log and {logs}/envoy-access.log",
+                    f"all services run, but {self._stack.addresses['edge_url']}{path} does not answer 200 "
+                    f"after {HEALTH_TIMEOUT_S:g} s; logs: {logs}/{name}-1.log and {logs}/envoy-access.log",
                 )
             await asyncio.sleep(_PROBE_INTERVAL_S)
 
@@ -245,7 +247,9 @@ class Supervisor:
         """Bounds the logs until it is time to stop; the instances look after themselves."""
         while not self._stop.is_set():
             for log in (self._home / "logs").glob("*.log"):
-                await asyncio.to_thread(bound_log, log)
+                # Those two are kept by the services that write them, and no line of them may be lost.
+                if log.name not in {AUDIT_LOG, SECURITY_LOG}:
+                    await asyncio.to_thread(bound_log, log)
             try:
                 async with asyncio.timeout(_LOG_CHECK_S):
                     await self._stop.wait()

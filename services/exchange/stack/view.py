@@ -81,6 +81,16 @@ def addresses(status: dict[str, Any]) -> None:
     for what, address in rows:
         _out.print(f"  {what:<25} {address}")
     _out.print(f"try: curl {edge}/api/v1/health")
+    if status.get("note"):
+        _out.print(f"[yellow]note:[/] {escape(status['note'])}")
+
+
+def first_login(email: str, password: str) -> None:
+    """How the operator logs in; shown once."""
+    _out.print("the operator's account was made. Its password is shown this once, and kept nowhere:")
+    _out.print(f"  user      {email}")
+    _out.print(f"  password  {escape(password)}")
+    _out.print(f"  log in    pincex login {email}")
 
 
 def table(status: dict[str, Any]) -> None:

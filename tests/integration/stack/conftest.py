@@ -1,4 +1,4 @@
-"""A stack whose engine is `fake_engine`: everything else is real."""
+"""A stack whose services are stand-ins: everything else is real."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ HERE = Path(__file__).parent
 
 
 def fake_folder(home: Path) -> StackFolder:
-    """A folder whose engine is the fake one, of which several may run."""
+    """A folder whose services are fake; several engines may run."""
     return stack_folder(
         home,
         PINCEX_ENGINE_MODULE="fake_engine",
+        PINCEX_AUTH_MODULE="fake_engine",
+        PINCEX_ADMIN_MODULE="fake_engine",
         PINCEX_ENGINE_MAX_INSTANCES="3",
         PYTHONPATH=str(HERE),
     )

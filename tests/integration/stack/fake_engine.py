@@ -1,4 +1,4 @@
-"""An upstream that keeps the engine's process contract and knows nothing of trading.
+"""An upstream that keeps the process contract of our services and knows nothing of trading: it stands in for any of them.
 
 It answers every RPC of the descriptor image, so that the stack and the edge are tested without the engine: text fields
 of the request come back in the reply's fields of the same name, all else is empty. What a call should do is said in its
@@ -117,10 +117,11 @@ def role() -> bytes:
 
 
 class Metrics(BaseHTTPRequestHandler):
-    """`/metrics`, `/role`, `/livez` and `/readyz`."""
+    """`/metrics`, `/role`, `/livez` and `/readyz`, and an empty `/jwks.json`."""
 
     def do_GET(self) -> None:
-        body = {"/metrics": b"fake_engine_up 1\n", "/role": role()}.get(self.path, b"ok\n")
+        answers = {"/metrics": b"fake_engine_up 1\n", "/role": role(), "/jwks.json": b'{"keys": []}'}
+        body = answers.get(self.path, b"ok\n")
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
@@ -130,6 +131,20 @@ class Metrics(BaseHTTPRequestHandler):
         """Says nothing: a line for every probe helps nobody."""
 
 
+class Gate(BaseHTTPRequestHandler):
+    """The auth service's gate, for a stack in which nobody has a key."""
+
+    def do_GET(self) -> None:
+        self.send_response(401)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    do_POST = do_GET  # noqa: N815 - as the library calls it
+
+    def log_message(self, *args: object) -> None:
+        """Says nothing."""
+
+
 def main() -> None:
     """Serves until SIGTERM; while the file `NOT_SERVING` is in the switches' folder, says so to health checks."""
     environ = os.environ
@@ -137,12 +152,16 @@ def main() -> None:
         sys.exit("the fake engine was told to crash")
     files = load(Path(environ["PINCEX_IMAGE"]))
     status = health.HealthServicer()
+    # The admin service has no port for clients.
+    ports = {name: int(environ[name]) for name in ("PINCEX_GRPC_PORT", "PINCEX_OPS_GRPC_PORT") if name in environ}
     servers = [
-        serve_grpc(files, int(environ["PINCEX_GRPC_PORT"]), ops=False, status=status),
-        serve_grpc(files, int(environ["PINCEX_OPS_GRPC_PORT"]), ops=True, status=status),
+        serve_grpc(files, port, ops=name == "PINCEX_OPS_GRPC_PORT", status=status) for name, port in ports.items()
     ]
     metrics = ThreadingHTTPServer(("127.0.0.1", int(environ["PINCEX_METRICS_PORT"])), Metrics)
     threading.Thread(target=metrics.serve_forever, daemon=True).start()
+    if gate_port := environ.get("PINCEX_GATE_PORT"):
+        gate = ThreadingHTTPServer(("127.0.0.1", int(gate_port)), Gate)
+        threading.Thread(target=gate.serve_forever, daemon=True).start()
     stopped = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopped.set())
     switch = Path(environ["PINCEX_SWITCHES_DIR"]) / "NOT_SERVING"

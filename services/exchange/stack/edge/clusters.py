@@ -36,13 +36,22 @@ def endpoint_file(plan_dir: Path, upstream: str) -> Path:
     return plan_dir / f"{upstream}.json"
 
 
-def write_endpoints(plan_dir: Path, upstream: str, ports: Sequence[int]) -> None:
+def write_endpoints(
+    plan_dir: Path, upstream: str, ports: Sequence[int], health_ports: Sequence[int] | None = None
+) -> None:
     """Names the loopback ports of an upstream's instances; Envoy takes the file over without dropping a connection.
+
+    `health_ports` are where they say whether they are well, if that is at other ports.
 
     The file is replaced by a rename: that is the only change which Envoy's watch of the folder acts on, and a reader
     never sees half of it.
     """
-    endpoints = [{"endpoint": {"address": socket_address(port)}} for port in ports]
+    endpoints: list[Json] = [{"endpoint": {"address": socket_address(port)}} for port in ports]
+    if health_ports is not None:
+        endpoints = [
+            {"endpoint": {"address": socket_address(port), "health_check_config": {"port_value": health_port}}}
+            for port, health_port in zip(ports, health_ports, strict=True)
+        ]
     assignment = {"@type": _ASSIGNMENT, "cluster_name": upstream, "endpoints": [{"lb_endpoints": endpoints}]}
     version = hashlib.sha256(json.dumps(assignment).encode()).hexdigest()[:16]
     text = json.dumps({"version_info": version, "resources": [assignment]}, indent=1)

@@ -21,10 +21,12 @@ TYPE = "type.googleapis.com/"
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Which upstreams serve the services of one proto package: `public` for clients, `ops` for operators."""
+    """Which upstreams serve the services of one proto package: `public` for clients (None: nothing of it is), `ops` for
+    operators.
+    """
 
     package: str
-    public: str
+    public: str | None
     ops: str
 
 
