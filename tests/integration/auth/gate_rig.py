@@ -38,7 +38,7 @@ from pincex_client.signing import Ed25519Signer, HmacSigner
 from tests.integration.auth.rig import HERE, Recorded
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from exchange.auth.keys import ApiKey
     from pincex_client.signing import RequestSigner
@@ -125,6 +125,7 @@ class Answer:
 class GateRig:
     """One instance of the gate."""
 
+    database: Database
     gate: RunningGate
     store: Store
     keys: ApiKeys
@@ -195,6 +196,16 @@ class GateRig:
                 return answer
             assert time.monotonic() < deadline, answer
 
+    async def until_answered(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """The first answer that is not 503, once the database is back."""
+        deadline = time.monotonic() + DEADLINE_S
+        while True:
+            answer = await ask()
+            if answer.status != 503:
+                return answer
+            assert time.monotonic() < deadline, answer
+            await asyncio.sleep(POLL_S / 4)
+
     async def make_key(
         self,
         user_id: int,
@@ -264,7 +275,7 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     await gate.start()
     async with aiohttp.ClientSession(auto_decompress=False) as http:
         try:
-            yield GateRig(gate, store, keys, clock, recorded, revocations, following, http)
+            yield GateRig(database, gate, store, keys, clock, recorded, revocations, following, http)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)
