@@ -37,6 +37,8 @@ FIRST_RETRY_S: Final = 1.0
 SMTP_TIMEOUT_S: Final = 10.0
 
 _SUFFIX: Final = ".eml"
+# With the line ends of files.
+_FILE_POLICY: Final = SMTP.clone(linesep="\n")
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 # Of the folder's and of SMTP's way; smtplib's own errors are OSErrors.
 _FAILURES: Final = (OSError, ValueError)
@@ -65,7 +67,7 @@ class Mailbox:
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as file:
-                file.write(message.as_bytes(policy=SMTP))
+                file.write(message.as_bytes(policy=_FILE_POLICY))
             aside.rename(self._folder / f"{name}{_SUFFIX}")
         except OSError:
             aside.unlink(missing_ok=True)
