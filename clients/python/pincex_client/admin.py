@@ -16,6 +16,7 @@ from pincex.trading.v1 import (
     admin_service_pb2_grpc,
 )
 from pincex_client import models
+from pincex_client.audit_trail import AuditTrail
 from pincex_client.convert import from_wire, now_timestamp, plain_decimal
 from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
@@ -49,6 +50,11 @@ class AdminClient:
     def users(self) -> UserAdmin:
         """Users, keys and certificates."""
         return UserAdmin(self.channel, self._caller)
+
+    @property
+    def audit(self) -> AuditTrail:
+        """The audit trail, and its proof."""
+        return AuditTrail(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pincex_client.cli import admin, journal, keys, login, markets, migrate, orders, replay, replicas
+from pincex_client.cli import admin, audit, journal, keys, login, markets, migrate, orders, replay, replicas
 from pincex_client.cli.context import DEADLINE, Settings
 from pincex_client.transport import Tls
 
@@ -37,6 +37,7 @@ def build_app() -> typer.Typer:
     app.add_typer(keys.build(), name="keys")
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
+    app.add_typer(audit.build(), name="audit")
     app.add_typer(migrate.build(), name="migrate")
     mount_stack(app)
     return app
