@@ -5,11 +5,13 @@ The files are read anew for each handshake, so that a renewal needs no restart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
+import grpc.aio
 import structlog
 
 from exchange.runtime.config import ConfigError, Environment
@@ -80,6 +82,14 @@ def _configuration(mine: bytes, authority: bytes) -> grpc.ServerCertificateConfi
     return grpc.ssl_server_certificate_configuration([(mine, mine)], authority)
 
 
-def channel_options(service: str) -> tuple[tuple[str, str], ...]:
-    """Makes a channel insist that the server is this service, at whatever address it listens."""
-    return (("grpc.ssl_target_name_override", service_host(service)),)
+def open_channel(
+    address: str, service: str, tls: ServiceTls | None, options: Sequence[tuple[str, Any]] = ()
+) -> grpc.aio.Channel:
+    """A channel to a service of ours; with `tls` both ends must show who they are, at whatever address it listens.
+
+    Raises OSError where a certificate cannot be read.
+    """
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=tuple(options))
+    named = ("grpc.ssl_target_name_override", service_host(service))
+    return grpc.aio.secure_channel(address, tls.channel_credentials(), options=(*options, named))

@@ -170,7 +170,7 @@ class App:
         for server in (self.public, self.ops):
             add_client_services(server, orders, market, account, health)
         metrics = FleetMetrics(self.desk.instance, self._registry, self.config.edge_stats_url, self._others)
-        replicas = ReplicaDesk(self.desk, lambda: self.replica)
+        replicas = ReplicaDesk(self.desk, lambda: self.replica, self.config.service_tls)
         add_operator_services(
             self.ops,
             TradingAdminService(self.desk, self._inspector, metrics.text, replicas, self._make_snapshot, self.activity),

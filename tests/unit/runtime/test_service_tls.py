@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.service_names import service_host
-from exchange.runtime.service_tls import ServiceTls, channel_options
+from exchange.runtime.service_tls import ServiceTls, open_channel
 from exchange.stack.certificates.description import read_chain
 from exchange.stack.certificates.store import CertificateStore
 
@@ -64,18 +64,21 @@ async def port(store: CertificateStore) -> AsyncIterator[int]:
     await server.stop(None)
 
 
-async def call(port: int, credentials: grpc.ChannelCredentials, service: str = ENGINE) -> bytes:
-    options = (*_LOCAL, *channel_options(service))
-    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
+async def call(channel: grpc.aio.Channel) -> bytes:
+    async with channel:
         answer: bytes = await channel.unary_unary(_ECHO, bytes, bytes)(b"hello", timeout=CALL_DEADLINE_S)
         return answer
 
 
-async def refused(port: int, credentials: grpc.ChannelCredentials, service: str = ENGINE) -> str:
+async def refused(channel: grpc.aio.Channel) -> str:
     with pytest.raises(grpc.aio.AioRpcError) as error:
-        await call(port, credentials, service)
+        await call(channel)
     assert error.value.code() is grpc.StatusCode.UNAVAILABLE
     return str(error.value.details())
+
+
+def to(port: int, tls: ServiceTls | None, service: str = ENGINE) -> grpc.aio.Channel:
+    return open_channel(f"127.0.0.1:{port}", service, tls, _LOCAL)
 
 
 async def served(store: CertificateStore, port: int) -> bytes:
@@ -94,26 +97,25 @@ def der(file: Path) -> bytes:
 
 
 async def test_a_service_is_let_in_and_nobody_else_is(store: CertificateStore, port: int) -> None:
-    assert await call(port, tls_of(store, "auth").channel_credentials()) == b"hello"
+    assert await call(to(port, tls_of(store, "auth"))) == b"hello"
 
-    authority = store.services_authority.read_bytes()
-    await refused(port, grpc.ssl_channel_credentials(authority))
+    await refused(to(port, None))
+    nobody = grpc.ssl_channel_credentials(store.services_authority.read_bytes())
+    named = ("grpc.ssl_target_name_override", service_host(ENGINE))
+    await refused(grpc.aio.secure_channel(f"127.0.0.1:{port}", nobody, options=(*_LOCAL, named)))
     store.create_client("acme")
-    mine = store.client("acme").read_bytes()
-    await refused(port, grpc.ssl_channel_credentials(authority, mine, mine))
+    await refused(to(port, ServiceTls(store.client("acme"), store.services_authority)))
 
 
 async def test_a_server_that_is_another_service_is_not_believed(store: CertificateStore, port: int) -> None:
-    why = await refused(port, tls_of(store, "auth").channel_credentials(), service="auth")
+    why = await refused(to(port, tls_of(store, "auth"), service="auth"))
     assert "Hostname Verification Check failed" in why
 
 
 async def test_a_renewal_is_seen_by_new_connections_and_leaves_old_ones_alone(
     store: CertificateStore, port: int
 ) -> None:
-    options = (*_LOCAL, *channel_options(ENGINE))
-    credentials = tls_of(store, "envoy").channel_credentials()
-    async with grpc.aio.secure_channel(f"127.0.0.1:{port}", credentials, options=options) as channel:
+    async with to(port, tls_of(store, "envoy")) as channel:
         stream: Any = channel.stream_stream(_STREAM, bytes, bytes)(None, timeout=CALL_DEADLINE_S)
         await stream.write(b"before")
         assert await stream.read() == b"before"
@@ -123,7 +125,7 @@ async def test_a_renewal_is_seen_by_new_connections_and_leaves_old_ones_alone(
         store.renew([f"service/{ENGINE}"])
 
         assert await served(store, port) == der(file) != old
-        assert await call(port, tls_of(store, "auth").channel_credentials()) == b"hello"
+        assert await call(to(port, tls_of(store, "auth"))) == b"hello"
         await stream.write(b"after")
         assert await stream.read() == b"after"
         stream.cancel()

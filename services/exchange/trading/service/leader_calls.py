@@ -16,6 +16,8 @@ from google.rpc import error_details_pb2, status_pb2
 
 from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceError
 from exchange.runtime.request import request_context
+from exchange.runtime.service_tls import ServiceTls, open_channel
+from exchange.trading.config import SERVICE
 from exchange.trading.replication.messages import LEADER, ReplicaInfo
 from pincex.trading.v1 import admin_service_pb2_grpc
 
@@ -28,7 +30,9 @@ _PASSED_ON: Final = frozenset({"authorization", "x-pincex-account", "x-forwarded
 _OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
-async def put_through(method: str, request: Any, context: Any, replicas: Callable[[], list[ReplicaInfo]]) -> Any:
+async def put_through(
+    method: str, request: Any, context: Any, replicas: Callable[[], list[ReplicaInfo]], tls: ServiceTls | None
+) -> Any:
     """The leader's answer to a call of TradingAdminService.
 
     Raises ServiceError: the leader's own refusal; NOT_READY where no leader is known here, where it does not answer (the
@@ -43,7 +47,7 @@ async def put_through(method: str, request: Any, context: Any, replicas: Callabl
         ("x-request-id", request_context().request_id),
         (PUT_THROUGH_KEY, "1"),
     )
-    async with grpc.aio.insecure_channel(leader.ops_address, options=_OPTIONS) as channel:
+    async with open_channel(leader.ops_address, SERVICE, tls, _OPTIONS) as channel:
         stub = admin_service_pb2_grpc.TradingAdminServiceStub(channel)
         try:
             return await getattr(stub, method)(request, metadata=passed, timeout=WAIT_S)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.service_tls import ServiceTls
 from exchange.trading.replication.messages import LinkLost
 from exchange.trading.replication.replica import Replica
 from exchange.trading.service.desk import Desk
@@ -16,8 +17,9 @@ from pincex.trading.v1 import admin_service_pb2 as pb
 class ReplicaDesk:
     """The operators' way to this instance's replica; `replica` is None before it lives."""
 
-    def __init__(self, desk: Desk, replica: Callable[[], Replica | None]) -> None:
+    def __init__(self, desk: Desk, replica: Callable[[], Replica | None], tls: ServiceTls | None = None) -> None:
         self._desk = desk
+        self._tls = tls
         self._replica_now = replica
 
     @property
@@ -61,7 +63,7 @@ class ReplicaDesk:
 
     async def ask_leader(self, method: str, request: Any, context: Any) -> Any:
         """The leader's answer to this call of TradingAdminService; see `put_through`."""
-        return await put_through(method, request, context, self._replica.replicas)
+        return await put_through(method, request, context, self._replica.replicas, self._tls)
 
     async def hand_over(self) -> pb.HandOverLeadershipResponse:
         """Have a follower lead. Raises ServiceError NOT_READY where this instance does not lead, or nobody follows."""

@@ -16,7 +16,7 @@ import grpc
 import grpc.aio
 
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.runtime.service_tls import ServiceTls, channel_options
+from exchange.runtime.service_tls import ServiceTls, open_channel
 from exchange.trading.config import SERVICE
 from exchange.trading.replication import messages as m
 from exchange.trading.replication.downlinks import Downlink, Downlinks
@@ -119,16 +119,11 @@ class GrpcTransport:
             raise m.LinkLost(f"no connection to {address}: {error!r}") from error
         writer.close()
         key = link_key(self._secret, self._incarnation, epoch)
-        return _GrpcConnection(self._channel(address), key)
-
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if self._tls is None:
-            return grpc.aio.insecure_channel(address, options=_OPTIONS)
         try:
-            credentials = self._tls.channel_credentials()
+            channel = open_channel(address, SERVICE, self._tls, _OPTIONS)
         except OSError as error:
             raise m.LinkLost(f"no certificate for a connection to {address}: {error}") from error
-        return grpc.aio.secure_channel(address, credentials, options=(*_OPTIONS, *channel_options(SERVICE)))
+        return _GrpcConnection(channel, key)
 
 
 class _GrpcConnection:
