@@ -3,6 +3,9 @@
 Envoy counts each REST request when it has answered it, its own refusals included, under the names below. Prometheus
 gets `http_requests_total{status,method,listener}` and the histogram `http_request_duration_seconds` with the same
 labels, in seconds. The histogram's sum is Envoy's estimate from its buckets; the counts are exact.
+
+Of the certificates that Envoy uses it also says when they expire: `pincex_certificate_expiry_seconds{certificate}`, in Unix
+time.
 """
 
 from __future__ import annotations
@@ -15,12 +18,17 @@ STAT_PREFIX = "pincex_edge"
 REQUESTS_STAT = "http_requests"
 DURATION_STAT = "http_request_duration"
 # Asks Envoy's /stats/prometheus for these series only.
-STATS_QUERY = f"usedonly&filter=^{STAT_PREFIX}[.]"
+STATS_QUERY = f"usedonly&filter=^({STAT_PREFIX}[.]|(listener|cluster)[.].*[.]ssl[.]certificate[.])"
+EXPIRY_SERIES = "pincex_certificate_expiry_seconds"
 
 _MICROSECONDS = 1_000_000
 _LINE = re.compile(
     rf"envoy_{STAT_PREFIX}_(?P<name>{REQUESTS_STAT}|{DURATION_STAT})(?P<suffix>_bucket|_sum|_count)?"
     r"\{(?P<labels>[^}]*)\} (?P<value>\S+)",
+)
+_EXPIRY = re.compile(
+    r"envoy_(?:listener|cluster)_ssl_certificate_expiration_unix_time_seconds"
+    r'\{(?:.*,)?envoy_tls_certificate="(?P<certificate>[^"]+)".*\} (?P<time>\d+)',
 )
 _BOUND = re.compile(r'le="(?P<bound>[0-9.e+]+)"')
 
@@ -61,7 +69,20 @@ def edge_metrics(prometheus_text: str) -> str:
         if samples:
             series = _SERIES[stat]
             lines += [f"# HELP {series.name} {series.help}", f"# TYPE {series.name} {series.kind}", *samples]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{line}\n" for line in (*lines, *_expiries(prometheus_text)))
+
+
+def _expiries(prometheus_text: str) -> list[str]:
+    """One sample for each certificate, wherever Envoy uses it: the earliest end of a set of authorities."""
+    ends: dict[str, int] = {}
+    for match in _EXPIRY.finditer(prometheus_text):
+        name, end = match["certificate"], int(match["time"])
+        ends[name] = min(end, ends.get(name, end))
+    if not ends:
+        return []
+    samples = (f'{EXPIRY_SERIES}{{certificate="{name}"}} {end}' for name, end in sorted(ends.items()))
+    said = "When a certificate of the edge expires, in Unix time."
+    return [f"# HELP {EXPIRY_SERIES} {said}", f"# TYPE {EXPIRY_SERIES} gauge", *samples]
 
 
 def _sample(stat: str, suffix: str, labels: str, value: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from exchange.runtime.edge_metrics import STATS_QUERY, edge_metrics
 from exchange.stack.certificates import delivery
 from exchange.stack.certificates.description import read_chain, read_key
 from exchange.stack.certificates.issue import CLIENT, Pair, issue, new_authority
@@ -291,6 +292,17 @@ async def test_the_sdk_speaks_tls_and_shows_its_certificate(edge: SecureEdge) ->
 async def test_the_sdk_never_falls_back_to_plain_text(target: str, tls: Tls, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExchangeClient(target, tls=tls)
+
+
+def test_metrics_say_when_each_certificate_expires(edge: SecureEdge) -> None:
+    found = call(f"http://127.0.0.1:{edge.rig.plan.admin_port}/stats/prometheus?{STATS_QUERY}").text
+
+    ends = {
+        name: int(read_chain(file)[0].not_valid_after_utc.timestamp())
+        for name, file in (("edge", edge.store.edge), ("client-authority", edge.store.authority))
+    }
+    samples = {f'pincex_certificate_expiry_seconds{{certificate="{name}"}} {end}' for name, end in ends.items()}
+    assert samples == {line for line in edge_metrics(found).splitlines() if line.startswith("pincex_certificate")}
 
 
 @asynccontextmanager

@@ -43,3 +43,23 @@ def test_a_line_of_another_form_is_left_out_and_the_rest_stays() -> None:
     odd = 'envoy_pincex_edge_http_requests{status="200"\nenvoy_pincex_edge_http_requests_bucket{le="1"} 2\n'
 
     assert edge_metrics(odd + ENVOY) == OURS
+
+
+def test_a_certificate_that_several_listeners_show_is_one_series_with_its_earliest_end() -> None:
+    stat = "envoy_listener_ssl_certificate_expiration_unix_time_seconds"
+    cluster = "envoy_cluster_ssl_certificate_expiration_unix_time_seconds"
+    envoy = (
+        f"# TYPE {stat} gauge\n"
+        f'{stat}{{envoy_tls_certificate="edge",envoy_listener_address="127.0.0.1_8443"}} 1803408174\n'
+        f'{stat}{{envoy_listener_address="127.0.0.1_8444",envoy_tls_certificate="edge"}} 1803408174\n'
+        f'{stat}{{envoy_tls_certificate="client-authority",envoy_listener_address="127.0.0.1_8444"}} 2110992174\n'
+        f'{stat}{{envoy_tls_certificate="client-authority",envoy_listener_address="127.0.0.1_8445"}} 2110992100\n'
+        f'{cluster}{{envoy_cluster_name="trading",envoy_tls_certificate="internal"}} 1803408175\n'
+    )
+    assert edge_metrics(envoy) == (
+        "# HELP pincex_certificate_expiry_seconds When a certificate of the edge expires, in Unix time.\n"
+        "# TYPE pincex_certificate_expiry_seconds gauge\n"
+        'pincex_certificate_expiry_seconds{certificate="client-authority"} 2110992100\n'
+        'pincex_certificate_expiry_seconds{certificate="edge"} 1803408174\n'
+        'pincex_certificate_expiry_seconds{certificate="internal"} 1803408175\n'
+    )
