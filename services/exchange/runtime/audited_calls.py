@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import grpc
-from google.protobuf import json_format
+from google.protobuf import json_format, text_format
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
@@ -56,7 +56,11 @@ def details_of(request: Message) -> str:
     shown = type(request)()
     shown.CopyFrom(request)
     _clear_secrets(shown, 0)
-    found = json_format.MessageToDict(shown, preserving_proto_field_name=True)
+    try:
+        found = json_format.MessageToDict(shown, preserving_proto_field_name=True)
+    except json_format.SerializeToJsonError:
+        # A time beyond the calendar, say: what to answer to that is for the method itself.
+        found = {"text": text_format.MessageToString(shown, as_one_line=True)}
     text = json.dumps(found, separators=(",", ":"))
     if len(text) > MAX_DETAILS_BYTES:
         # ASCII, of which quoting at most doubles a character.
