@@ -54,13 +54,19 @@ class Store:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """A connection whose statements commit one by one. Raises ServiceError AUTH_UNAVAILABLE."""
+        """A connection whose statements commit one by one.
+
+        Raises ServiceError AUTH_UNAVAILABLE, and MALFORMED_REQUEST for a text with NUL, which protobuf carries and
+        PostgreSQL does not.
+        """
         try:
             async with self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
                 yield connection
         except postgres.CONNECTION_ERRORS as error:
             structlog.get_logger("store").warning("the database did not answer", error=repr(error))
             raise ServiceError(ErrorReason.AUTH_UNAVAILABLE) from error
+        except asyncpg.CharacterNotInRepertoireError as error:
+            raise ServiceError(ErrorReason.MALFORMED_REQUEST) from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
