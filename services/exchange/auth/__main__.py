@@ -81,7 +81,7 @@ class App:
         )
         self.gate = self._make_gate(gate_store)
         grpc_metrics = GrpcMetrics(registry)
-        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
+        tls = config.service_tls
         self.public, self.ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
@@ -89,7 +89,7 @@ class App:
                 metrics=grpc_metrics,
                 with_channelz=operator,
                 drain=self.drain,
-                credentials=credentials,
+                credentials=tls.server_credentials() if tls is not None else None,
                 trail=self.audit.trail,
                 security=self.audit.security,
             )

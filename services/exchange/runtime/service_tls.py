@@ -41,7 +41,9 @@ class ServiceTls:
         return found
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """A caller without a certificate of the authority is refused in the handshake. Raises OSError."""
+        """For one server: gRPC gives what is first in them to one port only. A caller without a certificate of the authority
+        is refused in the handshake. Raises OSError.
+        """
         first = self._files()
         return grpc.dynamic_ssl_server_credentials(
             _configuration(*first),

@@ -140,7 +140,7 @@ class App:
         """The one for clients, and the one behind the ops listener."""
         config = self.config
         metrics = GrpcMetrics(self._registry)
-        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
+        tls = config.service_tls
         public, ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
@@ -148,7 +148,7 @@ class App:
                 metrics=metrics,
                 with_channelz=operator,
                 drain=self.drain,
-                credentials=credentials,
+                credentials=tls.server_credentials() if tls is not None else None,
                 trail=self.audit.trail,
                 security=self.audit.security,
             )

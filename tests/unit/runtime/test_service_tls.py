@@ -107,6 +107,14 @@ async def test_a_service_is_let_in_and_nobody_else_is(store: CertificateStore, p
     await refused(to(port, ServiceTls(store.client("acme"), store.services_authority)))
 
 
+async def test_each_server_has_credentials_of_its_own(store: CertificateStore) -> None:
+    tls = tls_of(store, ENGINE)
+    for _ in range(2):
+        server = grpc.aio.server()
+        assert server.add_secure_port("127.0.0.1:0", tls.server_credentials())
+        await server.stop(None)
+
+
 async def test_a_server_that_is_another_service_is_not_believed(store: CertificateStore, port: int) -> None:
     why = await refused(to(port, tls_of(store, "auth"), service="auth"))
     assert "Hostname Verification Check failed" in why
