@@ -4,11 +4,14 @@ from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import pytest_asyncio
 
+from tests.integration.auth.auth_app import Service, running_auth
 from tests.integration.auth.rig import Rig, running_rig
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
     from tests.postgres_fixture import Database, PostgresServer
 
@@ -39,3 +42,13 @@ async def rig(database: Database) -> AsyncIterator[Rig]:
     """An auth service without Valkey."""
     async with running_rig(database) as found:
         yield found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
+    """A whole instance for a module's tests, each of which registers users of its own."""
+    database = postgres_server.create_database()
+    home: Path = tmp_path_factory.mktemp("auth-home")
+    async with running_auth(database, home) as found:
+        yield found
+    postgres_server.drop_database(database.name)
