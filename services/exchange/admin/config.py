@@ -13,7 +13,7 @@ SERVICE: Final = "admin"
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """See docs/AUDIT.md for the variables. Ports are on loopback; 0 takes any free one.
+    """See docs/DEVELOPMENT.md for the variables. Ports are on loopback; 0 takes any free one.
 
     `database_url` is of the role audit_user, which reads the trail, revocations and signing keys.
     """
