@@ -63,10 +63,24 @@ def free_port() -> Callable[[], int]:
 
 
 @pytest.fixture(scope="session")
-def recorded_flow(repository: Path) -> Path:
+def shared_folder(repository: Path) -> Path:
+    """What lies beside the repository and belongs to others: recorded flows, the runbooks as they were given to us."""
+    return Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
+
+
+@pytest.fixture(scope="session")
+def recorded_flow(shared_folder: Path) -> Path:
     """The folder with the recorded order flow; it belongs to the venue, so it lies beside the repository, not in it."""
-    shared = Path(os.environ.get("PINCEX_SHARED", repository.parent / "shared"))
-    folder = shared / "data" / "real-order-flow"
+    folder = shared_folder / "data" / "real-order-flow"
     if not folder.is_dir():
         pytest.skip(f"no recorded order flow at {folder} (set PINCEX_SHARED)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def source_runbook(shared_folder: Path) -> str:
+    """The operational runbooks as they were given to us: what they print must work as printed."""
+    file = shared_folder / "source-runbooks" / "pincex-operational-runbooks.md"
+    if not file.is_file():
+        pytest.skip(f"no source runbooks at {file} (set PINCEX_SHARED)")
+    return file.read_text(encoding="utf-8")
