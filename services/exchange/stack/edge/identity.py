@@ -29,10 +29,6 @@ ISSUER = AUDIENCE = "pincex"
 STAFF = ("admin", "auditor", "operator", "support")
 ADMIN = "admin"
 
-# A new key is known after this time; it is published for longer before it signs.
-KEYS_AGE_S = 20
-# Longer than a token may live: while the auth service is away, the tokens that it has given go on.
-KEYS_KEPT_S = 7_200
 KEYS_TIMEOUT_S = 1
 GATE_TIMEOUT_S = 2
 
@@ -159,7 +155,10 @@ def token_filter(identity: Identity) -> Json:
         "name": JWT_FILTER,
         "typed_config": {
             "@type": f"{_HTTP}jwt_authn.v3.JwtAuthentication",
-            "providers": {"young": _provider(identity, KEYS_AGE_S), "kept": _provider(identity, KEYS_KEPT_S)},
+            "providers": {
+                "young": _provider(identity, identity.keys_age_s),
+                "kept": _provider(identity, identity.keys_kept_s),
+            },
             "requirement_map": {
                 _TOKEN: _one_of(*providers),
                 _TOKEN_IF_ANY: _one_of(*providers, {"allow_missing": {}}),

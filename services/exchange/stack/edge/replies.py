@@ -185,7 +185,7 @@ REFUSALS = (
     Refusal((_GATE, _status("EQ", 503)), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1),
     Refusal((_status("EQ", 403), _details(UNJUDGED)), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1, http=503),
     # No keys to verify with: the caller may well be known.
-    Refusal((_status("EQ", 401), _details("Jwks")), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1, http=503),
+    Refusal((_status("EQ", 401), _details("fetch")), ServiceError(ErrorReason.AUTH_UNAVAILABLE), retry_s=1, http=503),
     Refusal((_status("EQ", 401), _details("expired")), ServiceError(ErrorReason.TOKEN_EXPIRED)),
     Refusal((_status("EQ", 401), _details("missing")), ServiceError(ErrorReason.UNAUTHENTICATED)),
     Refusal((_status("EQ", 401),), ServiceError(ErrorReason.TOKEN_REFUSED)),
