@@ -71,14 +71,21 @@ class SigningKeys:
         self._rotation = timedelta(seconds=rotation_s)
         self._verifies_for = timedelta(seconds=token_lifetime_s + VERIFY_SLACK_S)
         self._keys: dict[str, SigningKey] = {}
+        # On the monotonic clock.
+        self._read_at = float("-inf")
 
     def signing_key(self) -> tuple[str, ec.EllipticCurvePrivateKey]:
-        """The newest that signs already. Raises ServiceError AUTH_UNAVAILABLE while none is known, or it is retired."""
+        """The newest that signs already. Raises ServiceError AUTH_UNAVAILABLE while none is known for sure.
+
+        A key that was made since the last look does not sign yet for PUBLISH_AHEAD_S; after that an instance that has not
+        seen the database cannot know whether its own has retired.
+        """
+        if self._clock.monotonic() - self._read_at > PUBLISH_AHEAD_S:
+            raise ServiceError(ErrorReason.AUTH_UNAVAILABLE)
         now = utc(self._clock)
         signing = [key for key in self._keys.values() if key.signs_from <= now]
         newest = max(signing, key=lambda key: key.signs_from, default=None)
-        if newest is None or (newest.retired_at is not None and newest.retired_at <= now):
-            # Retired, and the next one unknown: this instance has not seen the database for long.
+        if newest is None:
             raise ServiceError(ErrorReason.AUTH_UNAVAILABLE)
         self._metrics.signing_key_seconds.set((now - newest.signs_from).total_seconds())
         return newest.key_id, newest.private_key
@@ -141,11 +148,13 @@ class SigningKeys:
         await connection.execute("SELECT pg_advisory_xact_lock(hashtext('pincex.auth_signing_keys'))")
 
     async def _load(self, connection: Connection) -> None:
+        read_at = self._clock.monotonic()
         rows = await connection.fetch(
             "SELECT key_id, public_jwk, private_key, created_at, signs_from, retired_at FROM auth_signing_keys"
         )
         known = self._keys
         self._keys = {row["key_id"]: self._read(row, known.get(row["key_id"])) for row in rows}
+        self._read_at = read_at
 
     def _read(self, row: Row, known: SigningKey | None) -> SigningKey:
         key_id: str = row["key_id"]
