@@ -90,6 +90,20 @@ class AdminClient:
         )
         return from_wire(models.AccountLimits, await self._write(self._admin.SetAccountLimits, request))
 
+    async def list_busy_accounts(self, *, window_seconds: int = 300, more_than: int = 100) -> models.BusyAccounts:
+        """Accounts that placed more orders than that within the window (10 s to an hour, in steps of 10 s), the busiest
+        first; all pages. As the instance that answers has seen them go by.
+        """
+        request = admin_service_pb2.ListBusyAccountsRequest(more_than=more_than, page_size=PAGE_SIZE)
+        request.window.FromSeconds(window_seconds)
+        accounts: list[models.BusyAccount] = []
+        while True:
+            page = await self._read(self._admin.ListBusyAccounts, request)
+            accounts += [from_wire(models.BusyAccount, one) for one in page.accounts]
+            if not page.next_page_token:
+                return models.BusyAccounts(tuple(accounts), page.seen.ToNanoseconds() / 1e9)
+            request.page_token = page.next_page_token
+
     # --- Assets and markets -----------------------------------------------------------------------------------------
 
     async def create_asset(self, code: str, decimals: int, *, request_id: str = "") -> models.Asset:
@@ -189,11 +203,13 @@ class AdminClient:
         return from_wire(models.Switches, await self._write(methods[switch, on], request))
 
     async def mass_cancel(
-        self, *, account: str = "", symbol: str = "", reason: str, request_id: str = ""
+        self, *, account: str = "", symbol: str = "", api_key: str = "", reason: str, request_id: str = ""
     ) -> models.CancelledOrders:
-        """Cancel the open orders of an account, of a symbol, or of an account in a symbol."""
+        """Cancel the open orders of an account, of a symbol, or of an account in a symbol; with `api_key` (and its account)
+        those that the key placed.
+        """
         request = admin_service_pb2.MassCancelRequest(
-            account=account, symbol=symbol, request_id=request_id or new_id(), reason=reason
+            account=account, symbol=symbol, api_key=api_key, request_id=request_id or new_id(), reason=reason
         )
         return from_wire(models.CancelledOrders, await self._write(self._admin.MassCancel, request))
 

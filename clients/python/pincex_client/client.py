@@ -316,6 +316,11 @@ class ExchangeClient:
                 return balances
             request.page_token = page.next_page_token
 
+    async def get_limits(self) -> models.Limits:
+        """What this account, and the key that calls, may do, and how much of it is in use."""
+        request = account_service_pb2.GetLimitsRequest()
+        return from_wire(models.Limits, await self._caller.call(self._accounts.GetLimits, request, repeatable=True))
+
     async def health(self) -> models.Health:
         """How the instance that answers is."""
         request = health_service_pb2.GetHealthRequest()

@@ -80,6 +80,8 @@ class Order:
     created_time: datetime | None
     updated_time: datetime | None
     sequence: int
+    api_key: str = ""
+    """The key that placed it, "ak_..."; empty where a person did."""
 
     @property
     def is_open(self) -> bool:
@@ -179,6 +181,46 @@ class Balance:
     held: Decimal
     total: Decimal
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the caller may send in a second and have open, and how much of it is in use; a limit of 0 is none.
+
+    `orders_left` are those that the instance that answered would take at once now.
+    """
+
+    account: str
+    tier: str
+    api_key: str
+    orders_per_second: int
+    orders_burst: int
+    orders_left: int
+    max_open_orders: int
+    open_orders: int
+    key_max_open_orders: int
+    key_open_orders: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class BusyAccount:
+    """What an account did lately: orders placed and taken back, executions."""
+
+    account: str
+    order_count: int
+    cancel_count: int
+    fill_count: int
+
+
+@dataclass(frozen=True, slots=True)
+class BusyAccounts:
+    """Accounts that placed more orders than asked about, the busiest first. `seen_seconds` is how far back the instance
+    that answered has seen: less than the window after its start.
+    """
+
+    accounts: tuple[BusyAccount, ...]
+    seen_seconds: float
 
 
 @dataclass(frozen=True, slots=True)

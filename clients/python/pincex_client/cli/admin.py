@@ -76,16 +76,17 @@ def mass_cancel(
     *,
     account: Annotated[str, typer.Option(help="This account's orders.")] = "",
     symbol: Annotated[str, typer.Option(help="This market's orders.")] = "",
+    api_key: Annotated[str, typer.Option(help="With --account: those that this key placed.")] = "",
     reason: Annotated[str, typer.Option(help="For the record. Required.")],
     request_id: RequestId = "",
 ) -> None:
-    """The kill switch: cancel the open orders of an account, a market, or an account in a market."""
+    """The kill switch: cancel the open orders of an account, a market, an account in a market, or a key."""
     if not (account or symbol):
         usage_error(settings_of(context), "say whose: --account, --symbol or both")
     cancelled = call(
         context,
         lambda exchange: exchange.admin.mass_cancel(
-            account=account, symbol=symbol, reason=reason, request_id=request_id
+            account=account, symbol=symbol, api_key=api_key, reason=reason, request_id=request_id
         ),
     )
     if settings_of(context).as_json:
@@ -104,6 +105,24 @@ def limits(
     """Set how many open orders an account may have."""
     found = call(context, lambda exchange: exchange.admin.set_account_limits(account, max_open_orders, reason=reason))
     show_fields(context, found)
+
+
+def busy_accounts(
+    context: typer.Context,
+    *,
+    window: Annotated[int, typer.Option(min=10, max=3_600, help="Seconds, in steps of ten.")] = 300,
+    more_than: Annotated[int, typer.Option(min=1, help="Orders placed within them.")] = 100,
+) -> None:
+    """Show the accounts that placed more orders than that lately, the busiest first."""
+    found = call(
+        context, lambda exchange: exchange.admin.list_busy_accounts(window_seconds=window, more_than=more_than)
+    )
+    if settings_of(context).as_json:
+        print_json(found)
+        return
+    out.print(render.busy_accounts_table(found.accounts))
+    if found.seen_seconds < window:
+        out.print(f"[dim]seen for {found.seen_seconds:.0f} s only: the instance has not run longer[/dim]")
 
 
 def rebuild(context: typer.Context, symbol: Symbol, *, reason: Reason = "") -> None:
@@ -277,6 +296,7 @@ COMMANDS: dict[str, Any] = {
     "switches": switches,
     "mass-cancel": mass_cancel,
     "limits": limits,
+    "busy-accounts": busy_accounts,
     "rebuild": rebuild,
     "validate": validate,
     "state": state,

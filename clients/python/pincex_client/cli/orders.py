@@ -9,7 +9,7 @@ from rich.markup import escape
 
 from pincex_client import models
 from pincex_client.cli import render
-from pincex_client.cli.context import call, out, print_json, settings_of, usage_error
+from pincex_client.cli.context import call, out, print_json, settings_of, show_fields, usage_error
 from pincex_client.client import ExchangeClient
 from pincex_client.feeds import OrdersSnapshot
 
@@ -23,7 +23,7 @@ ALL_STATUSES = tuple(models.OrderStatus)
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (place, cancel, replace, reduce, orders, order, trades, balances, events):
+    for command in (place, cancel, replace, reduce, orders, order, trades, balances, limits, events):
         app.command()(command)
 
 
@@ -195,6 +195,11 @@ def balances(context: typer.Context) -> None:
     """Show what the account has, free and held by open orders."""
     found = call(context, lambda exchange: exchange.list_balances())
     _show(context, "balances", found, render.balances_table(found))
+
+
+def limits(context: typer.Context) -> None:
+    """Show how many orders you may send and have open, and how much of it is in use."""
+    show_fields(context, call(context, lambda exchange: exchange.get_limits()))
 
 
 def events(context: typer.Context) -> None:

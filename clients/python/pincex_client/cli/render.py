@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from pincex_client.models import Balance, Fill, Level, Market, Order, Trade
+from pincex_client.models import Balance, BusyAccount, Fill, Level, Market, Order, Trade
 
 SIDE_STYLE = {"BUY": "green", "SELL": "red"}
 STATUS_STYLE = {"PENDING": "cyan", "PARTIAL": "yellow", "FILLED": "green", "CANCELLED": "dim"}
@@ -171,6 +171,12 @@ def balances_table(balances: Iterable[Balance]) -> Table:
     """Balances; each asset has its own decimals, so each keeps its digits."""
     rows = [(balance.asset, balance.available, balance.held, balance.total) for balance in balances]
     return table(("asset", "available", "held", "total"), rows)
+
+
+def busy_accounts_table(accounts: Iterable[BusyAccount]) -> Table:
+    """Accounts that placed many orders lately."""
+    rows = [(one.account, one.order_count, one.cancel_count, one.fill_count) for one in accounts]
+    return table(("account", "placed", "cancelled", "filled"), rows)
 
 
 def markets_table(markets: Iterable[Market]) -> Table:

@@ -25,6 +25,9 @@ COUNT_INSTANCES_EVERY_S: Final = 1.0
 
 LIMIT: Final = "orders_per_second"
 
+_WHOLE: Final = 1 - 1e-4
+"""What counts as a whole token: sums of times lose a little, and who waits as long as told must get in."""
+
 
 class OrderRates:
     """The buckets of one instance. All methods belong to one event loop."""
@@ -52,9 +55,9 @@ class OrderRates:
         share = self._share_at(now)
         account = _filled(self._accounts, principal.account, per_second * share, now) if per_second else None
         key = _filled(self._keys, principal.api_key, own * share, now) if own else None
-        if account is not None and account.tokens < 1:
+        if account is not None and account.tokens < _WHOLE:
             raise _refusal(f"account:{principal.account}", account, per_second, share)
-        if key is not None and key.tokens < 1:
+        if key is not None and key.tokens < _WHOLE:
             raise _refusal(f"api-key:{principal.api_key}", key, own, share)
         for bucket in (account, key):
             if bucket is not None:
@@ -70,7 +73,7 @@ class OrderRates:
             found.append(_filled(self._accounts, principal.account, per_second * share, now).tokens)
         if own:
             found.append(_filled(self._keys, principal.api_key, own * share, now).tokens)
-        return int(min(found, default=0))
+        return int(min(found, default=0) + 1 - _WHOLE)
 
     def _share_at(self, now: float) -> float:
         if now >= self._count_again_at:
