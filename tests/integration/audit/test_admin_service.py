@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -233,3 +236,34 @@ async def test_in_production_nobody_is_let_in_without_a_token(database: Database
         refusal = await refused(admin.calls.ListAuditRecords(pb.ListAuditRecordsRequest()))
         assert refusal.code == "UNAUTHENTICATED"
         await until(lambda: admin.app._ready().ready)
+
+
+async def pincex(admin: Admin, *words: str) -> tuple[int, str]:
+    """The command's exit status, and what it wrote."""
+    command = [str(Path(sys.executable).with_name("pincex")), "--ops-target", f"127.0.0.1:{admin.app.ops.port}", *words]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={**os.environ, "PINCEX_CONFIG_DIR": str(admin.logs)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    written, _ = await process.communicate()
+    return process.returncode or 0, written.decode()
+
+
+async def test_the_command_line_lists_and_proves_and_ends_with_1_at_a_break(admin: Admin) -> None:
+    status, listed = await pincex(admin, "audit", "list", "--action", "account.locked", "--since", "1h", "--json")
+    assert status == 0
+    assert [one["sequence"] for one in json.loads(listed)] == list(range(RECORDS, 0, -1))
+    status, proved = await pincex(admin, "audit", "verify")
+    assert (status, f"{RECORDS} records" in proved) == (0, True)
+    known = proved.split()[-1]
+    assert (await pincex(admin, "audit", "verify", "--known", known))[0] == 0
+    assert (await pincex(admin, "audit", "verify", "--known", "nonsense"))[0] == 2
+    admin.trail.tamper(f"DELETE FROM audit_records WHERE sequence > {RECORDS - 2}")
+    assert (await pincex(admin, "audit", "verify"))[0] == 0
+    status, told = await pincex(admin, "audit", "verify", "--known", known)
+    assert (status, "its end was cut off" in told) == (1, True)
+    admin.trail.tamper("UPDATE audit_records SET reason = 'x' WHERE sequence = 4")
+    status, told = await pincex(admin, "audit", "verify", "--json")
+    assert (status, json.loads(told)["broken_sequence"]) == (1, 4)
