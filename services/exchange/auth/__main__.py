@@ -7,6 +7,7 @@ import sys
 from importlib.metadata import version
 
 import structlog
+from aiohttp import web
 
 from exchange.auth.config import SERVICE, Config
 from exchange.auth.gate.running import RunningGate
@@ -96,7 +97,10 @@ class App:
             for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
         )
         self._add_services()
-        self.status = HttpServer(status_routes(registry, ready=self._ready), port=config.metrics_port)
+        routes = status_routes(registry, ready=self._ready)
+        # Envoy asks for the keys here: it fetches them by plain HTTP, and public keys need no more.
+        routes["GET", "/jwks.json"] = self._key_set
+        self.status = HttpServer(routes, port=config.metrics_port)
 
     def _make_gate(self, store: Store) -> RunningGate:
         assert self.identity.revocations is not None, "there is a database"
@@ -146,6 +150,9 @@ class App:
         for server in (self.public, self.ops):
             add_user_services(server, auth, user)
         add_operator_services(self.ops, admin)
+
+    async def _key_set(self, _request: web.Request) -> web.Response:
+        return web.Response(body=self.parts.signing_keys.key_set(), content_type="application/json")
 
     def _ready(self) -> Readiness:
         if self.drain.is_set():
