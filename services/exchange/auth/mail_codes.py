@@ -28,27 +28,32 @@ _DAY: Final = timedelta(days=1)
 # No row has it: users are numbered from 100001.
 _NOBODY: Final = 0
 
+# Lines of less than 78 characters: longer ones are folded on the way, and hard to read as they are.
 _TEXTS: Final = {
     VERIFY_EMAIL: (
         "Your PinCEX code",
         (
-            "{code} is your code. It proves that this address is yours.\n\n"
-            "It is good for {minutes} minutes. If you did not register with PinCEX, ignore this mail.\n"
+            "{code} is your code. It proves that this address is yours.\n"
+            "It is good for {minutes} minutes.\n\n"
+            "If you did not register with PinCEX, ignore this mail.\n"
         ),
     ),
     RESET_PASSWORD: (
         "Reset your PinCEX password",
         (
-            "{code} is your code. It sets a new password.\n\n"
-            "It is good for {minutes} minutes. If you did not ask for it, ignore this mail: your password stays as it is.\n"
+            "{code} is your code. It sets a new password.\n"
+            "It is good for {minutes} minutes.\n\n"
+            "If you did not ask for it, ignore this mail: your password stays as it is.\n"
             "Nobody of PinCEX will ever ask you for this code.\n"
         ),
     ),
     _ALREADY_REGISTERED: (
         "You have a PinCEX account already",
         (
-            "Somebody registered with PinCEX and gave this address, which has an account.\n\n"
-            "If it was you: log in, or ask for a new password. If it was not, there is nothing to do.\n"
+            "Somebody registered with PinCEX and gave this address, which has an\n"
+            "account.\n\n"
+            "If it was you: log in, or ask for a new password.\n"
+            "If it was not, there is nothing to do.\n"
         ),
     ),
 }

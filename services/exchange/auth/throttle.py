@@ -260,8 +260,8 @@ class LoginThrottle:
 
 
 def normal_address(text: str) -> str:
-    """An address in its one form: one of IPv4 is not written as one of IPv6. Raises ValueError."""
-    address = ipaddress.ip_address(text)
+    """An address in its one form: without zone, one of IPv4 not as one of IPv6. Raises ValueError."""
+    address = ipaddress.ip_address(text.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return str(address if mapped is None else mapped)
 

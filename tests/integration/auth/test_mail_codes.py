@@ -110,6 +110,7 @@ async def test_no_code_is_stored_and_the_owner_is_told_without_one(rig: Rig, ali
     code = last_code(rig)
     await rig.codes.tell_owner(alice)
     assert re.findall(r"\d{8}", rig.recorded.mails[-1].text) == []
+    assert max(len(line) for mail in rig.recorded.mails for line in mail.text.splitlines()) < 78
     with psycopg.connect(rig.database.admin_url) as connection:
         stored = connection.execute("SELECT c::text, encode(code_hash, 'escape') FROM mail_codes c").fetchall()
     assert len(stored) == 2
