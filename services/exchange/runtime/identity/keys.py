@@ -49,8 +49,11 @@ class SigningKeys:
     async def find(self, key_id: str) -> EllipticCurvePublicKey | None:
         """The key, after asking once more for one that is not known; at most once in MIN_REFRESH_INTERVAL_S, and once
         for all who ask meanwhile. Raises one of STORE_ERRORS.
+
+        While no key is known at all the exchange is just being made, and the first one may be there at any moment.
         """
-        if key_id not in self._keys and self._clock.monotonic() - self._refreshed_at >= MIN_REFRESH_INTERVAL_S:
+        due = not self._keys or self._clock.monotonic() - self._refreshed_at >= MIN_REFRESH_INTERVAL_S
+        if due and key_id not in self._keys:
             if self._refreshing is None or self._refreshing.done():
                 self._refreshing = asyncio.create_task(self.refresh())
                 self._refreshing.add_done_callback(_seen)

@@ -165,6 +165,18 @@ async def test_a_new_key_is_asked_for_once_for_all_who_wait(resolver, published,
     assert resolved(resolver, *bearer(token)) is found[-1]
 
 
+async def test_the_first_key_of_all_is_known_at_once(clock):
+    jwks: dict[str, str] = {}
+
+    async def load() -> dict[str, str]:
+        return dict(jwks)
+
+    keys = SigningKeys(load, clock)
+    await keys.refresh()
+    jwks[KEY.key_id] = json.dumps(KEY.public_jwk)
+    assert await keys.find(KEY.key_id) is not None
+
+
 async def test_made_up_keys_cause_one_question_a_second(resolver, published, clock):
     clock.advance(MIN_REFRESH_INTERVAL_S)
     for _ in range(50):
