@@ -9,6 +9,7 @@ from importlib.metadata import version
 import structlog
 from aiohttp import web
 
+from exchange.auth.bootstrap import PasswordNotLeft
 from exchange.auth.config import SERVICE, Config
 from exchange.auth.gate.running import RunningGate
 from exchange.auth.parts import Parts
@@ -164,8 +165,9 @@ class App:
         parts = self.parts
         self.audit.start()
         await self.status.start()
-        background = [asyncio.create_task(self.identity.run())]
         await self._prepare()
+        # Not before there are keys: what it reads now it believes for a second.
+        background = [asyncio.create_task(self.identity.run())]
         await self.gate.start()
         for server in (self.public, self.ops):
             await server.start()
@@ -202,9 +204,10 @@ class App:
 
     async def run(self) -> None:
         """Serve until a signal comes."""
-        stopped = process.stop_signal()
         debug = await start_debug_server(self.config.runtime)
         background = await self.start()
+        # Not before: a start that waits for its database has nothing to bring to an end.
+        stopped = process.stop_signal()
         try:
             await stopped.wait()
         finally:
@@ -224,7 +227,7 @@ async def main(config: Config) -> None:
 
 
 def run() -> int:
-    """Exit status: 0 after a signal, 2 for a wrong environment, 1 for keys of another secret."""
+    """Exit status: 0 after a signal, 2 for a wrong environment, 1 for keys of another secret, or a folder that cannot be written."""
     try:
         config = Config.read(Environment.load())
     except ConfigError as error:
@@ -233,7 +236,7 @@ def run() -> int:
     configure_logging(service=SERVICE, instance=config.runtime.instance, level=config.runtime.log_level)
     try:
         process.run(lambda: main(config))
-    except WrongSecret as error:
+    except (WrongSecret, PasswordNotLeft) as error:
         structlog.get_logger("main").error("the service must not run", error=str(error))
         return 1
     return 0

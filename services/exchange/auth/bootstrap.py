@@ -20,11 +20,15 @@ PASSWORD_FILE: Final = "operator-password"  # noqa: S105 - a file's name
 _PASSWORD_BYTES: Final = 18
 
 
+class PasswordNotLeft(Exception):
+    """The folder of secrets cannot be written: nobody could ever log in as the operator."""
+
+
 async def make_operator(store: Store, passwords: Passwords, events: Events, folder: Path) -> bool:
     """Make it and leave its password in `folder` for `pincex up`, if no user has the role admin; return whether it was.
 
     Instances that start at once make one between them. The file is there before the user is: a crash in between leaves a
-    password of nobody, which the next start writes over. Raises ServiceError AUTH_UNAVAILABLE, OSError.
+    password of nobody, which the next start writes over. Raises ServiceError AUTH_UNAVAILABLE, PasswordNotLeft.
     """
     async with store.connection() as connection:
         if await _has_admin(connection):
@@ -56,13 +60,16 @@ async def _has_admin(connection: Connection) -> bool:
 
 
 def _write(folder: Path, password: str) -> None:
-    """Whole or not at all, and for its owner alone from the first byte on."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    aside = folder / f".{PASSWORD_FILE}.{os.getpid()}"
-    aside.unlink(missing_ok=True)
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(password)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(folder / PASSWORD_FILE)
+    """Whole or not at all, and for its owner alone from the first byte on. Raises PasswordNotLeft."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        aside = folder / f".{PASSWORD_FILE}.{os.getpid()}"
+        aside.unlink(missing_ok=True)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(password)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(folder / PASSWORD_FILE)
+    except OSError as error:
+        raise PasswordNotLeft(f"the first operator's password cannot be left in {folder}: {error.strerror}") from error

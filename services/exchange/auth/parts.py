@@ -96,7 +96,7 @@ class Parts:
     async def prepare(self, secrets_folder: Path) -> None:
         """Make what a new exchange lacks: the first signing key and the operator.
 
-        Raises ServiceError AUTH_UNAVAILABLE, WrongSecret, OSError.
+        Raises ServiceError AUTH_UNAVAILABLE, WrongSecret, PasswordNotLeft.
         """
         await self.signing_keys.refresh()
         await bootstrap.make_operator(self.store, self.passwords, self.events, secrets_folder)
