@@ -31,7 +31,7 @@ READY_DEADLINE_S = 30.0
 POLL_S = 0.02
 # What a developer's shell may say about another exchange.
 _FOREIGN = ("PINCEX_", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL")
-_FREE_PORTS = ("EDGE", "OPS", "DEBUG", "ENVOY_ADMIN", "POSTGRES", "VALKEY", "ENGINE")
+_FREE_PORTS = ("EDGE", "TLS", "MTLS", "OPS", "DEBUG", "ENVOY_ADMIN", "POSTGRES", "VALKEY", "ENGINE")
 
 
 def eventually(condition: Callable[[], bool], what: str, deadline_s: float = READY_DEADLINE_S) -> None:

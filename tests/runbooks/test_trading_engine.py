@@ -119,7 +119,7 @@ async def turns_of(stack: ExchangeStack) -> list[tuple[Any, ...]]:
 
 
 def test_every_step_of_the_document_is_typed_here() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
+    source = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
     assert [name for name in STEPS if f'"{name}"' not in source] == []
 
 

@@ -123,7 +123,8 @@ def test_a_client_and_a_service_are_named_by_uri_and_signed_by_different_authori
 
     assert names(store.client("acme")) == {"URI:spiffe://pincex/client/acme"}
     service = store.service("trading-engine")
-    assert names(service) == {"DNS:trading-engine.pincex.internal", "URI:spiffe://pincex/service/trading-engine"}
+    named = {"DNS:trading-engine.pincex.internal", "URI:spiffe://pincex/service/trading-engine"}
+    assert names(service) == {*named, "IP:127.0.0.1"}
     as_client = Entry("x", service, key=service, authority=store.authority)
     assert as_client.problem(NOW, 0) == "is not signed by CN=PinCEX development authority,O=PinCEX"
 

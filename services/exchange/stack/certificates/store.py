@@ -32,6 +32,7 @@ from exchange.stack.certificates.description import (
     time_problem,
 )
 from exchange.stack.certificates.issue import CLIENT, SERVER, Pair, host_name, issue, new_authority
+from exchange.stack.certificates.settings import LOOPBACK
 from exchange.stack.errors import StackError
 from exchange.stack.files import write_private
 
@@ -132,8 +133,7 @@ class CertificateStore:
             for name in names:
                 file = self.service(name)
                 if not file.exists() or self._is_due(file):
-                    said = [x509.DNSName(service_host(name)), x509.UniformResourceIdentifier(service_uri(name))]
-                    self._write(file, issue(authority, name, said, [SERVER, CLIENT], _now()))
+                    self._write(file, issue(authority, name, _service_names(name), [SERVER, CLIENT], _now()))
 
     def renew(self, names: Sequence[str]) -> list[str]:
         """New keys and certificates for the same names and uses; without `names` for all that are due within 30 days.
@@ -201,6 +201,12 @@ class CertificateStore:
             yield
         finally:
             os.close(handle)
+
+
+def _service_names(service: str) -> list[x509.GeneralName]:
+    """Those that other services insist on, and the address where a person on this machine asks a single instance."""
+    uri = x509.UniformResourceIdentifier(service_uri(service))
+    return [x509.DNSName(service_host(service)), uri, host_name(LOOPBACK)]
 
 
 def _key_of(authority: Path) -> Path:
