@@ -119,6 +119,18 @@ async def test_a_failure_is_tried_again_and_no_log_line_says_what_was_in_the_mai
     assert not any(secret in repr(lines) for secret in ("12345678", "alice", "refused"))
 
 
+def test_a_mailbox_that_cannot_take_a_mail_keeps_nothing_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: Path, __: Path) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("pathlib.Path.rename", full)
+    message = EmailMessage()
+    message.set_content("12345678")
+    with pytest.raises(OSError, match="no room"):
+        Mailbox(tmp_path, ManualClock()).deliver(message)
+    assert list(tmp_path.iterdir()) == []
+
+
 async def test_one_that_cannot_be_sent_does_not_hold_up_the_next(metrics: AuthMetrics) -> None:
     transport = Failing(0)
     await sent(postman(transport, metrics), Mail("a@example.com\r\nBcc: b@example.com", "x", "x"), MAIL)
@@ -166,8 +178,9 @@ def test_another_url_is_refused_without_repeating_it(url: str) -> None:
 class SmtpStub:
     """A server that speaks just enough SMTP for one client, and keeps the lines it got."""
 
-    def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None) -> None:
+    def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None, *, implicit: bool) -> None:
         self.lines: list[str] = []
+        self._implicit = implicit
         self.failure: BaseException | None = None
         self._listening, self._tls = listening, tls
         self.thread = threading.Thread(target=self._serve, daemon=True)
@@ -178,12 +191,15 @@ class SmtpStub:
             connection, _ = self._listening.accept()
             connection.settimeout(10.0)
             with ExitStack() as opened:
-                self._talk(opened, opened.enter_context(connection))
+                opened.enter_context(connection)
+                if self._implicit and self._tls is not None:
+                    connection = opened.enter_context(self._tls.wrap_socket(connection, server_side=True))
+                self._talk(opened, connection, encrypted=self._implicit)
         except OSError as error:
             self.failure = error
 
-    def _talk(self, opened: ExitStack, connection: socket.socket) -> None:
-        encrypted, in_data = False, False
+    def _talk(self, opened: ExitStack, connection: socket.socket, *, encrypted: bool) -> None:
+        in_data = False
         connection.sendall(b"220 stub\r\n")
         stream = opened.enter_context(connection.makefile("rb"))
         while line := stream.readline().decode().rstrip("\r\n"):
@@ -213,9 +229,9 @@ class SmtpStub:
 
 
 @contextmanager
-def smtp_stub(tls: ssl.SSLContext | None = None) -> Iterator[tuple[SmtpStub, int]]:
+def smtp_stub(tls: ssl.SSLContext | None = None, *, implicit: bool = False) -> Iterator[tuple[SmtpStub, int]]:
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        stub = SmtpStub(listening, tls)
+        stub = SmtpStub(listening, tls, implicit=implicit)
         yield stub, listening.getsockname()[1]
         stub.thread.join(10.0)
         assert not stub.thread.is_alive()
@@ -242,9 +258,10 @@ async def test_another_server_without_encryption_gets_nothing(
     assert [line[:4] for line in stub.lines] in (["ehlo"], ["ehlo", "QUIT"], ["ehlo", "quit"])
 
 
+@pytest.mark.parametrize("scheme", ["smtp", "smtps"])
 @pytest.mark.parametrize("trusted", ["trusted", "strange"])
 async def test_the_password_goes_to_a_server_with_a_good_certificate_only(
-    metrics: AuthMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str
+    metrics: AuthMetrics, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trusted: str, scheme: str
 ) -> None:
     monkeypatch.setattr(mail_module, "TRIES", 1)
     now = datetime.now(UTC)
@@ -256,14 +273,15 @@ async def test_the_password_goes_to_a_server_with_a_good_certificate_only(
     server.load_cert_chain(file)
     known = authority if trusted == "trusted" else new_authority("another", now)
     client = ssl.create_default_context(cadata=known.certificate_pem)
-    with smtp_stub(server) as (stub, port):
-        url = Secret(f"smtp://user:hunter2@127.0.0.1:{port}")
+    with smtp_stub(server, implicit=scheme == "smtps") as (stub, port):
+        url = Secret(f"{scheme}://user:hunter2@127.0.0.1:{port}")
         await sent(postman(Smtp(SmtpServer.parse(url), client), metrics), MAIL)
     logged_in = [line for line in stub.lines if line.startswith("AUTH PLAIN ")]
     if trusted == "trusted":
         assert counted(metrics, "sent") == 1
         assert [base64.b64decode(line.split()[2]) for line in logged_in] == [b"\0user\0hunter2"]
-        assert stub.lines.index("STARTTLS") < stub.lines.index(logged_in[0])
+        if scheme == "smtp":
+            assert stub.lines.index("STARTTLS") < stub.lines.index(logged_in[0])
     else:
         assert counted(metrics, "failed") == 1
-        assert stub.lines[1:] == ["STARTTLS"]
+        assert stub.lines[1:] == (["STARTTLS"] if scheme == "smtp" else [])
