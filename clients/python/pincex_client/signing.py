@@ -1,4 +1,4 @@
-"""Signs requests with an API key, for REST and for gRPC; `docs/AUTH.md` has the string that is signed, and test vectors.
+"""Signs requests with an API key, for REST and for gRPC; `docs/SIGNING.md` has the string that is signed, and test vectors.
 
     signer = HmacSigner("ak_...", base64.b64decode(secret))
     headers = signer.rest_headers("POST", "/api/v1/orders", body)

@@ -9,7 +9,7 @@ Six lines, joined by a line feed, without one at the end:
     /api/v1/orders?symbol=BTCUSD   the path with its query, exactly as sent
     e3b0c442...                    hex SHA-256 of the body; over gRPC that of the serialised request message
 
-`docs/AUTH.md` tells it to clients; the vectors in `docs/signing-vectors.json` hold both ends to it.
+`docs/SIGNING.md` tells it to clients; the vectors in `docs/signing-vectors.json` hold both ends to it.
 """
 
 from __future__ import annotations

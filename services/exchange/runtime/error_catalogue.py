@@ -41,7 +41,7 @@ _EXAMPLES: Final = {
     "head_sequence": "1000",
     "floor_sequence": "500",
     "server_time": "1764093600123",
-    "signed": "PINCEX1-HMAC-SHA256\\n1764093599000\\n6f1c2a\\nPOST\\n/api/v1/orders\\n9b74c989...",
+    "signed": "PINCEX1-HMAC-SHA256\n1764093599000\n6f1c2a\nPOST\n/api/v1/orders\n9b74c989...",
     "timestamp": "1764093000000",
     "window_ms": "5000",
     "address": "203.0.113.7",
