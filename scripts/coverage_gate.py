@@ -1,6 +1,9 @@
-"""Fails when too few branches of the trading engine were taken: `python -m scripts.coverage_gate 90`.
+"""Fails when too few branches of a part were taken.
 
-coverage.py's own `--fail-under` compares lines and branches together; the promise is about branches.
+    python -m scripts.coverage_gate services/exchange/trading=90 services/exchange/auth=90.1
+
+coverage.py's own `--fail-under` compares lines and branches together, of all parts at once; the promise is about branches, of
+each part.
 """
 
 from __future__ import annotations
@@ -9,13 +12,14 @@ import json
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import Any
 
 WORST_SHOWN = 12
 
 
-def branch_share(totals: dict[str, Any]) -> float:
+def branch_share(totals: Mapping[str, Any]) -> float:
     """Per cent of the branches that were taken; 100 where there are none."""
     branches: int = totals["num_branches"]
     return 100.0 if branches == 0 else 100.0 * totals["covered_branches"] / branches
@@ -30,18 +34,36 @@ def measured() -> dict[str, Any]:
         return found
 
 
-def main(arguments: list[str]) -> int:
-    """Print the share and the files that lack most; exit status 1 below the least share."""
-    least = float(arguments[0])
-    report = measured()
-    share = branch_share(report["totals"])
-    missing = sorted(report["files"].items(), key=lambda file: -file[1]["summary"]["missing_branches"])
-    for name, file in missing[:WORST_SHOWN]:
-        summary = file["summary"]
+def part_of(report: Mapping[str, Any], folder: str) -> dict[str, Mapping[str, int]]:
+    """The summaries of the files below a folder. Raises ValueError where there are none: nothing would be gated."""
+    files = {name: file["summary"] for name, file in report["files"].items() if PurePath(name).is_relative_to(folder)}
+    if not files:
+        raise ValueError(f"no file of {folder} was measured")
+    return files
+
+
+def total_of(files: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The branches of all files together."""
+    return {key: sum(file[key] for file in files.values()) for key in ("num_branches", "covered_branches")}
+
+
+def gate(report: Mapping[str, Any], folder: str, least: float) -> bool:
+    """Print the share of a part and its files that lack most; whether the share suffices."""
+    files = part_of(report, folder)
+    for name, summary in sorted(files.items(), key=lambda file: -file[1]["missing_branches"])[:WORST_SHOWN]:
         if summary["missing_branches"]:
             print(f"  {branch_share(summary):5.1f} %  {summary['missing_branches']:3} branches missed  {name}")
-    print(f"branch coverage of the trading engine: {share:.1f} % (at least {least:g} %)")
-    return 0 if share >= least else 1
+    share = branch_share(total_of(files))
+    print(f"branch coverage of {folder}: {share:.1f} % (at least {least:g} %)")
+    return share >= least
+
+
+def main(arguments: list[str]) -> int:
+    """Gate each FOLDER=LEAST; exit status 1 where one is below its least share."""
+    report = measured()
+    asked = [argument.partition("=") for argument in arguments]
+    passed = [gate(report, folder, float(least)) for folder, _, least in asked]
+    return 0 if passed and all(passed) else 1
 
 
 if __name__ == "__main__":
