@@ -283,7 +283,7 @@ async def test_a_replaced_pair_is_handed_over_once_its_parts_fit(
     found = entry(tmp_path, first, authority)
     secrets, said = tmp_path / "secrets", list[str]()
     pairs = {"edge": PairFiles(found.file, tmp_path / "leaf-key.pem")}
-    handing = Delivery(secrets, pairs, {}, lambda event: said.append(str(event["text"])))
+    handing = Delivery(secrets, pairs, {}, lambda: None, lambda event: said.append(str(event["text"])))
     handing.begin()
     assert handed(secrets) == first.certificate_pem
     assert (secrets / "edge.json").stat().st_mode & 0o777 == 0o600
@@ -304,10 +304,37 @@ async def test_a_replaced_pair_is_handed_over_once_its_parts_fit(
         await asyncio.gather(following, return_exceptions=True)
 
 
+async def test_what_is_due_of_ours_is_renewed_while_the_exchange_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "LOOK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(delivery, "RENEW_INTERVAL_S", 0.01)
+    settings = read_tls({"PINCEX_TLS": "on", "PINCEX_INTERNAL_TLS": "on"})
+    ports = {"tls": lambda: 8443, "mtls": lambda: 8444}
+    found = decide(tmp_path, settings, {"trading": "trading-engine"}, ports, has_gate=True)
+    store = found.store
+    authority = Pair(read_chain(store.authority)[0], read_key(store.folder / "authority-key.pem"))  # type: ignore[arg-type]
+    store.edge.write_text(leaf(authority, NOW - timedelta(days=61)).pem)
+    engine = store.service("trading-engine")
+    engine.unlink()
+    handing = found.delivery(tmp_path / "secrets", lambda _: None)
+    handing.begin()
+    following = asyncio.create_task(handing.follow())
+    try:
+        await until(lambda: describe(read_chain(store.edge)[0]).days_left(NOW) >= 89)
+        await until(lambda: store.edge.read_text().endswith(handed(tmp_path / "secrets")))
+        await until(engine.exists)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
 def test_a_start_with_a_certificate_that_cannot_be_used_is_refused(tmp_path: Path) -> None:
     old = new_authority("ours", LONG_AGO)
     found = entry(tmp_path, leaf(old, LONG_AGO), old)
-    handing = Delivery(tmp_path / "secrets", {"edge": PairFiles(found.file, tmp_path / "leaf-key.pem")}, {}, print)
+    handing = Delivery(
+        tmp_path / "secrets", {"edge": PairFiles(found.file, tmp_path / "leaf-key.pem")}, {}, lambda: None, print
+    )
     with pytest.raises(StackError, match="has expired"):
         handing.begin()
     assert not (tmp_path / "secrets").exists()

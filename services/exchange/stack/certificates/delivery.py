@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
 from exchange.stack.certificates.description import (
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 # How often the files are looked at. They are small, and a renewal is not in a hurry.
 LOOK_INTERVAL_S = 1.0
+# How often it is asked whether one of ours is due.
+RENEW_INTERVAL_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +51,14 @@ class Delivery:
         secrets_dir: Path,
         pairs: Mapping[str, PairFiles],
         authorities: Mapping[str, Path],
+        renew: Callable[[], object],
         report: Callable[[dict[str, object]], None],
     ) -> None:
-        """Both mappings are by the name of the secret."""
+        """Both mappings are by the name of the secret; `renew` renews what is due of ours, and may raise StackError."""
         self._secrets_dir = secrets_dir
         self._pairs = pairs
         self._authorities = authorities
+        self._renew = renew
         self._report = report
         self._complaints: dict[str, str] = {}
 
@@ -63,23 +69,28 @@ class Delivery:
 
     async def follow(self) -> None:
         """Hands over whatever changes, until it is cancelled."""
+        renew_at = time.monotonic() + RENEW_INTERVAL_S
         while True:
             await asyncio.sleep(LOOK_INTERVAL_S)
+            if time.monotonic() >= renew_at:
+                await asyncio.to_thread(self._try, "ours", self._renew)
+                renew_at = time.monotonic() + RENEW_INTERVAL_S
             for name in (*self._pairs, *self._authorities):
-                await asyncio.to_thread(self._look, name)
+                if await asyncio.to_thread(self._try, name, partial(self._hand_over, name)):
+                    self._say(f"certificate {name} is replaced: new connections get it")
 
-    def _look(self, name: str) -> None:
+    def _try(self, name: str, action: Callable[[], object]) -> object:
+        """What the action answers, None where it failed: what fails is said once."""
         try:
-            changed = self._hand_over(name)
+            found = action()
         # A full disk is no reason to stop an exchange.
         except (StackError, OSError) as error:
             if self._complaints.get(name) != str(error):
                 self._complaints[name] = str(error)
                 self._say(f"certificate {name} stays as it was: {error}")
-            return
+            return None
         self._complaints.pop(name, None)
-        if changed:
-            self._say(f"certificate {name} is replaced: new connections get it")
+        return found
 
     def _hand_over(self, name: str) -> bool:
         pair = self._pairs.get(name)

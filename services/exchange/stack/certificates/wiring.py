@@ -12,7 +12,7 @@ from exchange.stack.edge import tls
 from exchange.stack.edge.plan import TlsListener
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from exchange.stack.certificates.settings import TlsSettings
@@ -29,15 +29,24 @@ class Tls:
     services where connections to these are TLS.
     """
 
+    store: CertificateStore
+    settings: TlsSettings
     listeners: tuple[TlsListener, ...]
     pairs: Mapping[str, PairFiles]
     authorities: Mapping[str, Path]
     services: Mapping[str, str]
-    store: CertificateStore
+
+    def ensure(self) -> None:
+        """Makes what is missing of ours and in use, and renews what has no 30 days left. Raises StackError."""
+        if tls.EDGE in self.pairs and self.settings.certificate is None:
+            # Good for the address that it is asked at.
+            self.store.create_edge([self.settings.host])
+        if self.services:
+            self.store.create_services([EDGE_SERVICE, *sorted(set(self.services.values()))])
 
     def delivery(self, secrets_dir: Path, report: Callable[[dict[str, object]], None]) -> Delivery:
         """What hands them to Envoy."""
-        return Delivery(secrets_dir, self.pairs, self.authorities, report)
+        return Delivery(secrets_dir, self.pairs, self.authorities, self.ensure, report)
 
     def environment(self, service: str) -> dict[str, str]:
         """What a service must know to speak TLS with the others; nothing where they do not."""
@@ -64,26 +73,20 @@ def decide(
     pairs: dict[str, PairFiles] = {}
     authorities: dict[str, Path] = {}
     listeners: list[TlsListener] = []
-    if settings.certificate is None and (settings.mode == ON or (settings.mode != OFF and store.edge.exists())):
-        # Good for the address that it is asked at, and for a while.
-        store.create_edge([settings.host])
-    certificate = settings.certificate or store.edge
-    if settings.mode != OFF and (settings.certificate is not None or store.edge.exists()):
-        pairs[tls.EDGE] = PairFiles(certificate, settings.key or certificate)
+    given = settings.certificate
+    if settings.mode == ON or (settings.mode != OFF and (given is not None or store.edge.exists())):
+        pairs[tls.EDGE] = PairFiles(given or store.edge, settings.key or store.edge)
         listeners.append(TlsListener("tls", settings.host, ports["tls"]()))
-        authority = settings.client_authority or store.authority
-        if has_gate and authority.exists():
-            authorities[tls.CLIENT_AUTHORITY] = authority
+        # Where the edge's certificate is ours, so is who signs clients'; an operator must say whom he trusts.
+        knows_clients = settings.client_authority is not None or given is None or store.authority.exists()
+        if has_gate and knows_clients:
+            authorities[tls.CLIENT_AUTHORITY] = settings.client_authority or store.authority
             listeners.append(TlsListener("mtls", settings.host, ports["mtls"](), client_certificates=True))
     if settings.internal:
-        _internal(store, sorted(set(upstreams.values())), pairs, authorities)
-    return Tls(tuple(listeners), pairs, authorities, upstreams if settings.internal else {}, store)
-
-
-def _internal(
-    store: CertificateStore, services: Sequence[str], pairs: dict[str, PairFiles], authorities: dict[str, Path]
-) -> None:
-    store.create_services([EDGE_SERVICE, *services])
-    mine = store.service(EDGE_SERVICE)
-    pairs[tls.INTERNAL] = PairFiles(mine, mine)
-    authorities[tls.INTERNAL_AUTHORITY] = store.services_authority
+        mine = store.service(EDGE_SERVICE)
+        pairs[tls.INTERNAL] = PairFiles(mine, mine)
+        authorities[tls.INTERNAL_AUTHORITY] = store.services_authority
+    services = upstreams if settings.internal else {}
+    found = Tls(store, settings, tuple(listeners), pairs, authorities, services)
+    found.ensure()
+    return found
