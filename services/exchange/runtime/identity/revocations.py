@@ -22,7 +22,6 @@ MAX_HELD: Final = 200_000
 USER: Final = "user"
 SESSION: Final = "session"
 API_KEY: Final = "api_key"
-CERTIFICATE: Final = "certificate"
 
 
 class Source(Protocol):
@@ -79,9 +78,8 @@ class Revocations:
         void = self._void
         if principal.session:
             return (SESSION, principal.session) in void
-        if principal.api_key:
-            return (API_KEY, principal.api_key) in void
-        return (CERTIFICATE, principal.certificate) in void
+        # A certificate is revoked by voiding its user's tokens: its name may be allowed again.
+        return (API_KEY, principal.api_key) in void
 
     def since(self, sequence: int) -> list[tuple[float, Revocation]]:
         """What is remembered of later ones than this, oldest first, and when each was made, on the monotonic clock."""

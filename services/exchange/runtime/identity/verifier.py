@@ -26,6 +26,7 @@ TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type
 LEEWAY_S: Final = 5
 MAX_TOKEN_CHARACTERS: Final = 4_096
 MAX_CACHED_TOKENS: Final = 20_000
+MAX_CACHED_HEADERS: Final = 64
 
 _HEADER_KEYS: Final = frozenset({"alg", "kid", "typ"})
 # The times are checked by `_check_times`, for cached tokens too.
@@ -86,6 +87,8 @@ class TokenVerifier:
         self._clock = clock
         # By the SHA-256 of the token: the tokens themselves are not kept.
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        # All tokens of a key begin with the same header: read once, and kept only of tokens whose signature was good.
+        self._key_ids: dict[str, str] = {}
 
     @property
     def cached(self) -> int:
@@ -117,13 +120,9 @@ class TokenVerifier:
             self._known.popitem(last=False)
 
     def _check(self, token: str) -> _Known:
+        head = token.partition(".")[0]
         try:
-            header = jwt.get_unverified_header(token)
-            key_id = header.get("kid")
-            if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE or not _HEADER_KEYS.issuperset(header):
-                raise refused("the token is of another type")
-            if not isinstance(key_id, str) or not 0 < len(key_id) <= 128:
-                raise refused("the token names no key")
+            key_id = self._key_ids.get(head) or _key_id(token)
             key = self._keys.get(key_id)
             if key is None:
                 raise UnknownKey(key_id)
@@ -134,7 +133,21 @@ class TokenVerifier:
             raise refused() from error
         if claims.iat > self._clock.time_ns() // 1_000_000_000 + LEEWAY_S:
             raise refused("the token is from the future")
+        if len(self._key_ids) >= MAX_CACHED_HEADERS:
+            self._key_ids.clear()
+        self._key_ids[head] = key_id
         return _Known(_principal(claims), claims.exp, key_id, key)
+
+
+def _key_id(token: str) -> str:
+    """The key that the token's header names. Raises ServiceError TOKEN_REFUSED for a header unlike ours, jwt.PyJWTError."""
+    header = jwt.get_unverified_header(token)
+    if header.get("alg") != ALGORITHM or header.get("typ") != TOKEN_TYPE or not _HEADER_KEYS.issuperset(header):
+        raise refused("the token is of another type")
+    key_id = header.get("kid")
+    if not isinstance(key_id, str) or not 0 < len(key_id) <= 128:
+        raise refused("the token names no key")
+    return key_id
 
 
 def refused(why: str | None = None) -> ServiceError:

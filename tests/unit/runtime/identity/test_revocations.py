@@ -73,14 +73,13 @@ def of_certificate(uri: str) -> Principal:
     return Principal("100001", frozenset(), "certificate", user="100001", certificate=uri, generation=1)
 
 
-async def test_sessions_keys_and_certificates_are_void_for_good_and_others_are_not(table, known):
+async def test_sessions_and_keys_are_void_for_good_and_others_are_not(table, known):
     table.revoke("session", "s-1")
     table.revoke("api_key", "ak_1")
-    table.revoke("certificate", "spiffe://firm")
     await known.poll()
     assert known.is_void(of_session("s-1"))
     assert known.is_void(of_key("ak_1"))
-    assert known.is_void(of_certificate("spiffe://firm"))
+    assert not known.is_void(of_certificate("spiffe://firm"))
     assert not known.is_void(of_session("s-2"))
     assert not known.is_void(of_session("ak_1"))
     assert not known.is_void(of_key("s-1"))
@@ -93,6 +92,7 @@ async def test_a_user_loses_the_tokens_of_earlier_generations_only(table, known)
     assert known.is_void(of_session("s-1", generation=2))
     assert not known.is_void(of_session("s-1", generation=3))
     assert not known.is_void(of_session("s-1", user="100002", generation=2))
+    assert known.is_void(of_certificate("spiffe://firm"))
 
 
 async def test_more_rows_than_a_read_takes_are_all_there_before_it_is_current(table, known):
