@@ -51,10 +51,10 @@ def edge() -> Iterator[Edge]:
             self.send_header("content-length", "0")
             self.end_headers()
 
-        def do_GET(self) -> None:  # noqa: N802 - the base class's name
+        def do_GET(self) -> None:
             self._take()
 
-        def do_POST(self) -> None:  # noqa: N802 - the base class's name
+        def do_POST(self) -> None:
             self._take()
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name

@@ -18,9 +18,9 @@ from exchange.runtime.audit.contract import OK
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
 
-# Of a certificate's alternative names those that are ours; Envoy quotes values that have a `;`, `,` or `=`.
-_URI: Final = re.compile(r'(?:^|;)URI="?(spiffe://[^;,"]+)"?(?=;|$)')
-
+# One pair of `x-forwarded-client-cert` and what follows it: `;` another pair, `,` the next connection. Subjects are chosen by
+# whoever asked for the certificate, so what stands in quotes must not be taken for pairs.
+_PAIR: Final = re.compile(r'([A-Za-z]+)=("(?:[^"\\]|\\.)*"|[^;,"]*)([;,]|$)')
 _MAX_ACTION: Final = 256
 
 
@@ -181,9 +181,20 @@ def _action(path: str) -> str:
 
 
 def subject_of(forwarded: str) -> str:
-    """The one URI of ours in `x-forwarded-client-cert`; "" where there is none, or more than one.
+    """The one URI in the last element of `x-forwarded-client-cert`, that of the connection to Envoy.
 
-    The last element is that of the connection to Envoy.
+    "" where there is none, or more than one, or the header has another form.
     """
-    found = _URI.findall(forwarded.rpartition(",")[2])
+    found: list[str] = []
+    at, separator = 0, ","
+    while separator:
+        pair = _PAIR.match(forwarded, at)
+        if pair is None:
+            return ""
+        if separator == ",":
+            found = []
+        name, value, separator = pair.groups()
+        if name == "URI":
+            found.append(value.strip('"'))
+        at = pair.end()
     return found[0] if len(found) == 1 else ""
