@@ -23,6 +23,12 @@ BTCUSD = 0
 PATIENCE_S = 3.0
 MIDDLE = 5_000_000
 LOST = (Gone, TimeoutError, ServiceError)
+# Who sends an order, in turn: a person, a key without a limit, one that may have few orders open.
+SENDERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"key": "ak_free"},
+    {"key": "ak_few", "key_max_open": 4, "account_max_open": 30},
+)
 """How a call may end without an answer; whether it was done is unknown."""
 
 
@@ -196,6 +202,7 @@ class Client:
         return cmd.place(
             self.account, BTCUSD, side, kind, rng.randint(1, 40) * 100, price, tif=tif, expire_ns=expire_ns, stop=stop,
             client_order_id=f"o{tag - START_NS}" if with_id else "", session=session, number=number, request_time_ns=tag,
+            **SENDERS[tag % len(SENDERS)],
         )  # fmt: skip
 
     def _request(self) -> Command:

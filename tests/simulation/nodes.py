@@ -11,6 +11,7 @@ from exchange.runtime.errors import ServiceError
 from exchange.trading.bootstrap import OPERATOR, development_commands
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
+from exchange.trading.core.constants import RULES_VERSION
 from exchange.trading.core.events import R_REASON, Result
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.inspection import Inspector
@@ -267,7 +268,9 @@ class Life:
         self._world.auditor.leads(self.node.name, sequencer.epoch)
         if self.desk.state.assets:
             return True
-        commands = development_commands()
+        # As `bootstrap.begin` does.
+        commands = [cmd.activate_rules(OPERATOR, version) for version in range(2, RULES_VERSION + 1)]
+        commands += development_commands()
         for name in self._world.accounts:
             commands.append(cmd.credit(name, 0, 10**12, request_id=f"first-{name}-0"))
             commands.append(cmd.credit(name, 2, 10**16, request_id=f"first-{name}-2"))
