@@ -41,7 +41,7 @@ async def test_a_taken_address_gets_the_same_answer_the_same_work_and_its_owner_
     assert service.sample("pincex_auth_argon2_total", work="hash") == hashed + 1
     assert stored(service, address) == before
     await eventually(lambda: len(service.mails(address)) == 2, "the owner is told")
-    assert "has an account" in service.mails(address)[1]
+    assert "Somebody registered" in service.mails(address)[1]
 
 
 async def test_a_password_of_somebody_who_never_proved_the_address_is_not_changed_by_registering_again(
@@ -150,6 +150,21 @@ async def test_a_new_password_by_mail_ends_all_sessions_and_the_old_password(ser
     )
     assert (await refused(service.log_in(address))).reason == "CREDENTIALS_REFUSED"
     assert (await service.log_in(address, NEW_PASSWORD)).access_token
+
+
+async def test_a_reset_that_is_refused_for_load_leaves_the_code_good_and_counts_no_attempt(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = await service.register()
+    await service.auth.RequestPasswordReset(pb.RequestPasswordResetRequest(email=address))
+    code = await service.code(address, 2)
+    request = pb.ResetPasswordRequest(email=address, code=code, new_password=NEW_PASSWORD)
+    with monkeypatch.context() as patch:
+        patch.setattr(service.app.parts.passwords, "_running", 1_000)
+        refusal = await refused(service.auth.ResetPassword(request, metadata=coming_from("192.0.2.79")))
+    assert refusal.reason == "OVERLOADED"
+    assert service.rows("SELECT 1 FROM failed_login_attempts WHERE ip_address = '192.0.2.79'") == []
+    await service.auth.ResetPassword(request)
 
 
 async def test_who_registered_with_a_foreign_address_loses_it_to_its_owner(service: Service) -> None:
