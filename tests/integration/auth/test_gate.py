@@ -7,10 +7,12 @@ import json
 import secrets
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from itertools import count
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
+import pytest_asyncio
 
 from exchange.auth import revocations
 from exchange.auth.certificates import Certificates
@@ -22,22 +24,48 @@ from tests.integration.auth.rig import HERE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from tests.postgres_fixture import Database
+    from tests.postgres_fixture import Database, PostgresServer
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+_numbers = count(1)
 BODY = b'{"symbol":"BTCUSD","side":"BUY"}'
 PLACE = "/pincex.trading.v1.OrderService/PlaceOrder"
 ELSEWHERE = "203.0.113.9"
 
 
-@pytest.fixture
-def user_id(database: Database) -> int:
-    return add_user(database, "trader@example.com")
-
-
-@pytest.fixture
-async def gate(database: Database) -> AsyncIterator[GateRig]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(postgres_server: PostgresServer) -> AsyncIterator[GateRig]:
+    """One gate for the module, each of whose tests makes a user of its own."""
+    database = postgres_server.create_database()
     async with running_gate(database) as found:
         yield found
+    postgres_server.drop_database(database.name)
+
+
+@pytest.fixture
+def gate(shared: GateRig) -> GateRig:
+    """The shared gate, with nothing recorded yet."""
+    shared.recorded.entries.clear()
+    shared.recorded.events.clear()
+    return shared
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def own_gate(shared: GateRig) -> AsyncIterator[GateRig]:
+    """Another instance over the same database, for tests that move its clock or cut it off."""
+    async with running_gate(shared.database) as found:
+        yield found
+
+
+@pytest.fixture
+def database(shared: GateRig) -> Database:
+    return shared.database
+
+
+@pytest.fixture
+def user_id(database: Database) -> int:
+    return add_user(database, f"trader-{next(_numbers)}@example.com")
 
 
 def add_user(database: Database, email: str) -> int:
@@ -185,26 +213,28 @@ async def test_a_revoked_key_is_dead_within_a_second_everywhere(database: Databa
         assert (await first.signed(wrong)).reason == "SIGNATURE_REFUSED"
 
 
-async def test_what_was_found_is_not_believed_while_revocations_are_not_followed(gate: GateRig, user_id: int) -> None:
-    key, signer = await gate.make_key(user_id)
-    assert (await gate.signed(signer)).status == 200
-    gate.following.cancel()
-    await gate.keys.revoke(key.api_key, reason="stolen")
-    assert (await gate.until_refused(signer, within_s=1.0)).reason == "CREDENTIAL_REVOKED"
+async def test_what_was_found_is_not_believed_while_revocations_are_not_followed(
+    own_gate: GateRig, user_id: int
+) -> None:
+    key, signer = await own_gate.make_key(user_id)
+    assert (await own_gate.signed(signer)).status == 200
+    own_gate.following.cancel()
+    await own_gate.keys.revoke(key.api_key, reason="stolen")
+    assert (await own_gate.until_refused(signer, within_s=1.0)).reason == "CREDENTIAL_REVOKED"
 
 
-async def test_an_expired_key_is_refused_at_once_and_revoked_soon(gate: GateRig, user_id: int) -> None:
-    key, signer = await gate.make_key(user_id, lives=timedelta(hours=1), cancel_orders_on_revoke=True)
-    assert (await gate.signed(signer)).status == 200
-    gate.clock.moved_s += 3_600
-    assert (await gate.signed(signer)).reason == "CREDENTIAL_REVOKED"
-    await gate.gate.expire_keys()
-    expired = await gate.keys.get(key.api_key)
+async def test_an_expired_key_is_refused_at_once_and_revoked_soon(own_gate: GateRig, user_id: int) -> None:
+    key, signer = await own_gate.make_key(user_id, lives=timedelta(hours=1), cancel_orders_on_revoke=True)
+    assert (await own_gate.signed(signer)).status == 200
+    own_gate.clock.moved_s += 3_600
+    assert (await own_gate.signed(signer)).reason == "CREDENTIAL_REVOKED"
+    await own_gate.gate.expire_keys()
+    expired = await own_gate.keys.get(key.api_key)
     assert expired.revoked_reason == "expired"
-    (entry,) = [entry for entry in gate.recorded.entries if entry.action == "api_key.expired"]
-    assert entry.credential == f"api-key {key.api_key}"
+    (entry,) = [each for each in own_gate.recorded.entries if each.credential == f"api-key {key.api_key}"]
+    assert entry.action == "api_key.expired"
     assert json.loads(entry.details) == {"user_id": str(user_id), "cancel_orders": True}
-    assert await gate.gate.expire_keys() == 0
+    assert await own_gate.gate.expire_keys() == 0
 
 
 async def test_a_key_of_a_locked_user_is_refused_until_it_is_unlocked(
@@ -269,13 +299,13 @@ async def test_who_is_not_the_edge_gets_nothing(gate: GateRig, user_id: int) -> 
         assert (answer.status, answer.reason) == (401, "UNAUTHENTICATED")
 
 
-async def test_a_key_has_one_token_until_half_of_its_life_is_over(gate: GateRig, user_id: int) -> None:
-    _, signer = await gate.make_key(user_id)
-    first = (await gate.signed(signer)).token["jti"]
-    assert (await gate.signed(signer)).token["jti"] == first
+async def test_a_key_has_one_token_until_half_of_its_life_is_over(own_gate: GateRig, user_id: int) -> None:
+    _, signer = await own_gate.make_key(user_id)
+    first = (await own_gate.signed(signer)).token["jti"]
+    assert (await own_gate.signed(signer)).token["jti"] == first
     # A key is looked up again now and then; the tests of that are elsewhere.
-    gate.clock.moved_s += 151
-    assert (await gate.signed(signer)).token["jti"] != first
+    own_gate.clock.moved_s += 151
+    assert (await own_gate.signed(signer)).token["jti"] != first
 
 
 async def test_a_token_says_what_its_user_is_now(gate: GateRig, user_id: int) -> None:
@@ -335,22 +365,25 @@ async def test_each_use_is_a_line_of_the_log_without_what_was_signed_with(
         assert headers["x-pincex-nonce"] not in line
 
 
-SUBJECT = "spiffe://pincex/client/desk-1"
+@pytest.fixture
+def subject(user_id: int) -> str:
+    """The name of a certificate."""
+    return f"spiffe://pincex/client/desk-{user_id}"
 
 
-def shown(uri: str = SUBJECT) -> dict[str, str]:
+def shown(uri: str) -> dict[str, str]:
     return {"x-forwarded-client-cert": f'Hash={"a" * 64};Subject="CN=desk-1,O=Fund";URI={uri};DNS=desk'}
 
 
-async def test_an_allowed_certificate_gets_the_token_of_its_account(gate: GateRig, user_id: int) -> None:
+async def test_an_allowed_certificate_gets_the_token_of_its_account(gate: GateRig, user_id: int, subject: str) -> None:
     certificates = Certificates(gate.store)
-    await certificates.allow(SUBJECT, str(user_id), ("read", "trade"))
+    await certificates.allow(subject, str(user_id), ("read", "trade"))
     for grpc in (False, True):
-        claims = (await gate.ask(shown(), "POST", PLACE, grpc=grpc)).token
-        assert (claims["crt"], claims["acc"], claims["scp"]) == (SUBJECT, str(user_id), ["read", "trade"])
-    await certificates.remove(SUBJECT, "left")
+        claims = (await gate.ask(shown(subject), "POST", PLACE, grpc=grpc)).token
+        assert (claims["crt"], claims["acc"], claims["scp"]) == (subject, str(user_id), ["read", "trade"])
+    await certificates.remove(subject, "left")
     deadline = gate.clock.monotonic() + 1.0
-    while (answer := await gate.ask(shown())).status == 200:
+    while (answer := await gate.ask(shown(subject))).status == 200:
         assert gate.clock.monotonic() < deadline
     assert (answer.status, answer.reason) == (401, "UNAUTHENTICATED")
 
@@ -361,38 +394,40 @@ async def test_an_allowed_certificate_gets_the_token_of_its_account(gate: GateRi
         "",
         "Hash=abc",
         "URI=https://example.com",
-        f"URI={SUBJECT};URI=spiffe://pincex/client/other",
-        f"URI={SUBJECT},Hash=abc",
-        f'Subject="CN=URI={SUBJECT}"',
+        "URI={subject};URI=spiffe://pincex/client/other",
+        "URI={subject},Hash=abc",
+        'Subject="CN=x;URI={subject}"',
     ],
 )
-async def test_a_certificate_without_one_allowed_name_is_refused(gate: GateRig, user_id: int, forwarded: str) -> None:
-    await Certificates(gate.store).allow(SUBJECT, str(user_id), ("read",))
-    answer = await gate.ask({"x-forwarded-client-cert": forwarded})
+async def test_a_certificate_without_one_allowed_name_is_refused(
+    gate: GateRig, user_id: int, subject: str, forwarded: str
+) -> None:
+    await Certificates(gate.store).allow(subject, str(user_id), ("read",))
+    answer = await gate.ask({"x-forwarded-client-cert": forwarded.format(subject=subject)})
     assert (answer.status, answer.reason) == (401, "UNAUTHENTICATED")
 
 
-async def test_a_certificate_of_a_locked_user_is_refused(gate: GateRig, user_id: int) -> None:
-    await Certificates(gate.store).allow(SUBJECT, str(user_id), ("read",))
+async def test_a_certificate_of_a_locked_user_is_refused(gate: GateRig, user_id: int, subject: str) -> None:
+    await Certificates(gate.store).allow(subject, str(user_id), ("read",))
     async with gate.store.connection() as connection:
         await connection.execute("UPDATE users SET locked_at = now(), lock_scope = 'all' WHERE user_id = $1", user_id)
-    assert (await gate.ask(shown())).reason == "ACCOUNT_LOCKED"
+    assert (await gate.ask(shown(subject))).reason == "ACCOUNT_LOCKED"
 
 
-async def test_who_brings_a_token_over_mtls_keeps_it(gate: GateRig) -> None:
-    answer = await gate.ask({**shown(), "authorization": "Bearer of-a-log-in"})
+async def test_who_brings_a_token_over_mtls_keeps_it(gate: GateRig, subject: str) -> None:
+    answer = await gate.ask({**shown(subject), "authorization": "Bearer of-a-log-in"})
     assert answer.status == 200
     assert "authorization" not in answer.headers
 
 
-async def test_the_gate_says_whether_it_is_ready(gate: GateRig) -> None:
+async def test_the_gate_says_whether_it_is_ready(own_gate: GateRig) -> None:
     async def state() -> int:
-        async with gate.http.get(f"http://127.0.0.1:{gate.gate.port}/readyz") as answer:
+        async with own_gate.http.get(f"http://127.0.0.1:{own_gate.gate.port}/readyz") as answer:
             return answer.status
 
     assert await state() == 200
-    gate.following.cancel()
-    gate.clock.moved_s += 60
+    own_gate.following.cancel()
+    own_gate.clock.moved_s += 60
     assert await state() == 503
 
 
