@@ -16,7 +16,14 @@ if TYPE_CHECKING:
     from tests.unit.docs.examples import Example
 
 DEADLINE_S = 120.0
-_ADDRESSES = {"8080": "edge_url", "8081": "ops_url", "6060": "debug_url", "9901": "envoy_admin_url", "8443": "tls_url"}
+_ADDRESSES = {
+    "8080": "edge_url",
+    "8081": "ops_url",
+    "6060": "debug_url",
+    "9901": "envoy_admin_url",
+    "8443": "tls_url",
+    "8444": "mtls_url",
+}
 
 
 class DocumentShell:
@@ -27,7 +34,9 @@ class DocumentShell:
         self._cwd = cwd
         self._environment = {**folder.environment, **variables, "COLUMNS": "120"}
         status = folder.status()
-        self._ports = {port: str(status[name]).rpartition(":")[2] for port, name in _ADDRESSES.items() if name in status}
+        self._ports = {
+            port: str(status[name]).rpartition(":")[2] for port, name in _ADDRESSES.items() if name in status
+        }
 
     def here(self, text: str) -> str:
         """A text of the document with what this exchange has instead."""

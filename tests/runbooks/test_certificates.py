@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from exchange.stack.certificates.description import read_chain
+from exchange.stack.certificates.description import describe, read_chain
 from exchange.stack.certificates.store import CertificateStore
 from pincex_client import ExchangeClient, RetryPolicy, Tls, Unauthenticated, Unavailable
 from tests.document_shell import DocumentShell
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ENGINES = 3
 SEED = 811
-STEPS = {example.name: example for example in examples(document("docs/RUNBOOKS.md"))}
+STEPS = {example.name: example for file in ("RUNBOOKS", "TLS") for example in examples(document(f"docs/{file}.md"))}
 # Of the first user, for whom `pincex up` makes an account.
 ACCOUNT = "100001"
 ACME, STRANGER = "acme", "stranger"
@@ -50,8 +50,7 @@ def stack() -> Iterator[ExchangeStack]:
         with running_stack(folder) as found:
             scaled = folder.command("scale", f"trading-engine={ENGINES}")
             assert scaled.returncode == 0, scaled.stderr
-            for name in (ACME, STRANGER):
-                CertificateStore(home).create_client(name)
+            CertificateStore(home).create_client(STRANGER)
             yield found
 
 
@@ -143,6 +142,18 @@ async def test_an_engine_takes_calls_over_tls_only_and_from_services_only(
     assert shown.returncode == 0, shown.stderr
 
 
+async def test_a_name_that_is_asked_for_later_is_in_use_a_moment_later(
+    stack: ExchangeStack, store: CertificateStore
+) -> None:
+    await types(stack, "make-certificates")
+
+    async def shows_the_new_one() -> bool:
+        return await served(stack, store) == der(store.edge)
+
+    await until(shows_the_new_one)
+    assert "DNS:exchange.example.com" in describe(read_chain(store.edge)[0]).names
+
+
 async def test_the_runbooks_check_and_renewal_leave_orders_and_streams_alone(
     stack: ExchangeStack, store: CertificateStore, load: Load
 ) -> None:
@@ -168,10 +179,9 @@ async def test_the_runbooks_check_and_renewal_leave_orders_and_streams_alone(
 
 async def test_an_institution_trades_with_its_certificate_alone_until_it_is_taken_away(stack: ExchangeStack) -> None:
     subject = f'"subject_uri": "spiffe://pincex/client/{ACME}"'
-    allowed = f'{{{subject}, "account": "{ACCOUNT}", "scopes": ["READ", "TRADE"], "reason": "a test"}}'
-    await on_ops(stack, "/admin/certificates", allowed)
     async with AtTheEdge(stack).client() as operator:
         await operator.admin.credit_account(ACCOUNT, "USD", "1000", request_id="institution")
+    await types(stack, "allow-client")
     async with client(stack, ACME) as acme:
         order = await acme.place_order(SYMBOL, "BUY", "0.01", FAR_BELOW)
         assert [balance.asset for balance in await acme.list_balances()] == ["USD"]
