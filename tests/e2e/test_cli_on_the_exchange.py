@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -145,6 +146,28 @@ def test_the_kill_switch_takes_an_accounts_orders(
         parsed(pincex("place", market, "buy", "0.1", price, "--json"))
     cancelled = parsed(pincex("admin", "mass-cancel", "--account", funded, "--reason", "test", "--json"))
     assert cancelled["cancelled_count"] == 2
+
+
+def test_limits_and_busy_accounts_are_told(
+    pincex: Callable[..., subprocess.CompletedProcess[str]],
+    exchange_stack: ExchangeStack,
+    funded: str,
+    market: str,
+) -> None:
+    for _ in range(2):
+        parsed(pincex("place", market, "buy", "0.1", "20000", "--json"))
+    limits = parsed(pincex("limits", "--json"))
+    assert (limits["account"], limits["tier"], limits["orders_per_second"], limits["open_orders"]) == (
+        funded, "development", 0, 2,
+    )  # fmt: skip
+    busy = parsed(pincex("admin", "busy-accounts", "--more-than", "1", "--json"))
+    mine = {"account": funded, "order_count": 2, "cancel_count": 0, "fill_count": 0}
+    assert mine in busy["accounts"]
+    url = f"{exchange_stack.ops_url}/admin/accounts/high-frequency?window=300s&more_than=1&page_size=500"
+    with urllib.request.urlopen(url, timeout=DEADLINE_S) as answer:
+        by_rest = json.load(answer)
+    assert {**mine, "order_count": "2", "cancel_count": "0", "fill_count": "0"} in by_rest["accounts"]
+    assert by_rest["seen"].endswith("s")
 
 
 def test_migrations_are_shown(pincex: Callable[..., subprocess.CompletedProcess[str]]) -> None:

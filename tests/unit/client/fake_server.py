@@ -309,6 +309,12 @@ class Accounts(account_service_pb2_grpc.AccountServiceServicer):
         ]
         return account_service_pb2.ListBalancesResponse(balances=balances)
 
+    async def GetLimits(self, request, context):
+        return account_service_pb2.Limits(
+            account=account_of(context), tier="standard", orders_per_second=50, orders_burst=100, orders_left=97,
+            max_open_orders=1_000, open_orders=3, sequence=self.exchange.sequence,
+        )  # fmt: skip
+
     async def CreditAccount(self, request, context):
         if request.request_id not in self.exchange.credits:
             self.exchange.credits.add(request.request_id)
@@ -350,6 +356,16 @@ class Admin(admin_service_pb2_grpc.TradingAdminServiceServicer):
             tick_size=request.tick_size,
             lot_size=request.lot_size,
         )
+
+    async def ListBusyAccounts(self, request, context):
+        """One account a page, whose numbers show the question."""
+        last = bool(request.page_token)
+        response = admin_service_pb2.ListBusyAccountsResponse(next_page_token="" if last else "second")
+        response.accounts.add(
+            account="second" if last else "first", order_count=request.more_than, cancel_count=request.window.seconds
+        )
+        response.seen.FromSeconds(40)
+        return response
 
     async def SetAccountLimits(self, request, context):
         return admin_service_pb2.AccountLimits(account=request.account, max_open_orders=request.max_open_orders)

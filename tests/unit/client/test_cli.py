@@ -125,6 +125,24 @@ async def test_an_unreachable_exchange_ends_with_3(pincex: Run, server: FakeServ
     assert "pincex up" in done.stderr
 
 
+async def test_limits_and_busy_accounts_are_shown(pincex: Run) -> None:
+    limits, as_json, busy, busy_json = await asyncio.gather(
+        pincex("limits"),
+        pincex("limits", "--json"),
+        pincex("admin", "busy-accounts", "--window", "60", "--more-than", "7"),
+        pincex("admin", "busy-accounts", "--json"),
+    )
+    assert "orders_left" in limits.stdout.replace(" ", "_"), limits.stderr
+    assert (as_json.json["orders_left"], as_json.json["tier"]) == (97, "standard")
+    assert [line.split() for line in busy.stdout.splitlines()[1:3]] == [
+        ["first", "7", "60", "0"],
+        ["second", "7", "60", "0"],
+    ]
+    assert "seen for 40 s only" in busy.stdout
+    assert [row["order_count"] for row in busy_json.json["accounts"]] == [100, 100]
+    assert [row["cancel_count"] for row in busy_json.json["accounts"]] == [300, 300]
+
+
 async def test_books_balances_markets_and_credits_are_shown(pincex: Run, client: ExchangeClient) -> None:
     await client.place_order("BTCUSD", "BUY", 2, "100.00")
     await client.place_order("BTCUSD", "SELL", 1, "101.50")
