@@ -7,6 +7,7 @@ well; they may kill its processes, and leave it healthy. A test that needs anoth
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exchange.stack.control import NotRunning, request
+from tests.edge_http import call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -82,9 +84,10 @@ class StackFolder:
 
 @dataclass(frozen=True, slots=True)
 class ExchangeStack:
-    """A running exchange. URLs have no slash at the end."""
+    """A running exchange. URLs have no slash at the end; `said` is what `pincex up` printed."""
 
     folder: StackFolder
+    said: str
     edge_url: str
     ops_url: str
     debug_url: str
@@ -136,6 +139,29 @@ class ExchangeStack:
         eventually(replaced, f"{name} runs again")
 
 
+@dataclass(frozen=True, slots=True)
+class ProductionStack:
+    """An exchange that lets nobody in without a token, and its operator: a user with all scopes and the roles admin,
+    operator and trader.
+    """
+
+    exchange: ExchangeStack
+    email: str
+    password: str
+
+    def log_in(self, **fields: object) -> dict[str, Any]:
+        """The tokens of a new session of the operator, as `Login` gives them; `fields` go into the request."""
+        body = json.dumps({"email": self.email, "password": self.password, **fields})
+        answer = call(f"{self.exchange.edge_url}/api/v1/auth/login", "POST", body)
+        assert answer.status == 200, answer.text
+        tokens: dict[str, Any] = answer.json()
+        return tokens
+
+    def bearer(self, **fields: object) -> dict[str, str]:
+        """The header of such a session, also as gRPC metadata."""
+        return {"authorization": f"Bearer {self.log_in(**fields)['access_token']}"}
+
+
 def stack_folder(home: Path, **variables: str) -> StackFolder:
     """A folder whose exchange listens on free ports only."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
@@ -162,11 +188,27 @@ def running_stack(folder: StackFolder, *options: str) -> Iterator[ExchangeStack]
         pytest.fail(f"the exchange did not start:\n{started.stdout}{started.stderr}")
     try:
         status = folder.status()
-        urls = {name: status[name] for name in ExchangeStack.__slots__ if name != "folder"}
-        yield ExchangeStack(folder, **urls)
+        urls = {name: status[name] for name in ExchangeStack.__slots__ if name not in {"folder", "said"}}
+        yield ExchangeStack(folder, started.stdout, **urls)
     finally:
         stopped = folder.command("down", deadline_s=DOWN_DEADLINE_S)
         assert stopped.returncode == 0, stopped.stderr
+
+
+@contextmanager
+def running_production(home: Path, *options: str, **variables: str) -> Iterator[ProductionStack]:
+    """The production profile at its first start; the operator's password is taken from what `pincex up` says."""
+    with running_stack(stack_folder(home, PINCEX_PROFILE="production", **variables), *options) as exchange:
+        told = dict(line.split(maxsplit=1) for line in exchange.said.splitlines() if line.startswith("  user "))
+        told |= dict(line.split(maxsplit=1) for line in exchange.said.splitlines() if line.startswith("  password "))
+        yield ProductionStack(exchange, told["user"], told["password"])
+
+
+@pytest.fixture(scope="session")
+def production_stack() -> Iterator[ProductionStack]:
+    """An exchange in production, healthy when the first test gets it, as `exchange_stack`."""
+    with temporary_home() as home, running_production(home) as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.stack_fixture import ExchangeStack
 
-NAMES = ["postgres", "valkey", "trading-engine-1", "envoy"]
+NAMES = ["postgres", "valkey", "trading-engine-1", "auth-service-1", "admin", "envoy"]
 
 
 def processes_of(home: Path) -> list[int]:
@@ -173,7 +173,9 @@ def test_an_engine_that_does_not_start_is_shown_with_its_log_and_leaves_nothing(
 def test_memory_mode_runs_without_a_database(folder: StackFolder) -> None:
     with running_stack(folder, "--memory") as stack:
         assert stack.database_url is None
-        assert [service["name"] for service in stack.status()["services"]] == NAMES[1:]
+        assert [service["name"] for service in stack.status()["services"]] == ["valkey", "trading-engine-1", "envoy"]
+        assert "auth-service and admin do not run" in stack.said
+        assert "auth-service and admin do not run" in folder.command("status").stdout
         assert call(f"{stack.edge_url}/api/v1/health").status == 200
 
 
@@ -197,9 +199,51 @@ def test_in_the_foreground_ctrl_c_stops_all_in_order(folder: StackFolder) -> Non
         assert up.wait(60) == 0
 
     stopped = [line.split()[0] for line in rest.splitlines() if " stopped" in line and not line.startswith("the")]
-    assert stopped[:2] == ["trading-engine-1", "envoy"]
-    assert set(stopped[2:]) == {"postgres", "valkey"}
+    assert set(stopped[:3]) == {"trading-engine-1", "auth-service-1", "admin"}
+    assert stopped[3] == "envoy"
+    assert set(stopped[4:]) == {"postgres", "valkey"}
     assert rest.endswith("the exchange is stopped\n")
+    assert processes_of(folder.home) == []
+
+
+SECRETS = {
+    "trading-engine-1": {"DATABASE_URL", "REDIS_URL", "JWT_SECRET"},
+    "auth-service-1": {"PINCEX_AUTH_DATABASE_URL", "PINCEX_AUTH_SECRET", "REDIS_URL", "JWT_SECRET"},
+    "admin": {"PINCEX_AUDIT_DATABASE_URL", "REDIS_URL", "JWT_SECRET"},
+    "envoy": set[str](),
+    "postgres": set[str](),
+    "valkey": set[str](),
+}
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_each_process_gets_the_secrets_that_it_needs_and_no_other(fake_stack: ExchangeStack, name: str) -> None:
+    told = Path(f"/proc/{fake_stack.instance(name)['pid']}/environ").read_bytes().decode().split("\0")
+    found = {variable.partition("=")[0] for variable in told}
+
+    assert {variable for variable in found if variable.endswith(("_URL", "_SECRET"))} - {"PINCEX_ENVOY_STATS_URL"} == (
+        SECRETS[name]
+    )
+
+
+def test_the_auth_service_is_scaled_and_restarted_as_the_engine_is(fake_stack: ExchangeStack) -> None:
+    folder = fake_stack.folder
+    assert folder.command("scale", "auth-service=2").returncode == 0
+    assert fake_stack.instance("auth-service-2")["state"] == "ready"
+    assert folder.command("restart", "auth-service").returncode == 0
+    assert call(f"{fake_stack.edge_url}/api/v1/auth/time").status == 200
+    assert folder.command("scale", "auth-service=1").returncode == 0
+    refused = folder.command("scale", "admin=2")
+    assert "admin cannot be scaled; services that can: trading-engine, auth-service" in refused.stderr
+
+
+def test_what_would_open_the_exchange_to_strangers_is_not_started(folder: StackFolder) -> None:
+    everywhere = "0.0.0.0"
+
+    failed = folder.with_environment(PINCEX_EDGE_HOST=everywhere).command("up")
+
+    assert failed.returncode == 1
+    assert "the development profile lets everybody in without a password" in failed.stderr
     assert processes_of(folder.home) == []
 
 

@@ -124,7 +124,7 @@ def test_what_is_no_service_is_refused(fleet: ExchangeStack) -> None:
 
     assert refused.returncode == 1
     assert "there is no service trading-engine-1" in refused.stderr
-    assert "trading-engine, envoy" in refused.stderr
+    assert "trading-engine, auth-service, admin, envoy" in refused.stderr
 
 
 def test_scaling_the_engine_to_none_warns_of_the_trap_and_the_edge_says_why_it_refuses(fleet: ExchangeStack) -> None:
