@@ -92,7 +92,7 @@ class PrincipalResolver(Protocol):
 
 
 class DenyingResolver:
-    """Knows nobody: every profile but development, until the auth service is there."""
+    """Knows nobody: whoever comes without a credential, in every profile but development."""
 
     def resolve(self, peer: str, metadata: Metadata) -> Principal:  # noqa: ARG002 - the protocol's form
         """Raise ServiceError UNAUTHENTICATED."""
@@ -159,7 +159,7 @@ class DevelopmentResolver:
 
 
 def resolver_for(config: RuntimeConfig, *, operator: bool = False) -> PrincipalResolver:
-    """Return the resolver of this profile; `operator=True` for the server behind the ops listener."""
+    """Who comes without a credential, by the profile; `operator=True` for the server behind the ops listener."""
     return DevelopmentResolver(operator=operator) if config.development else DenyingResolver()
 
 

@@ -108,6 +108,7 @@ async def test_without_its_database_the_engine_takes_no_tokens_after_a_while_and
         refusal = await refused(client.balances())
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "AUTH_UNAVAILABLE")
         assert "RetryInfo" in str(refusal.details)
+        assert guarded.app._ready().ready
         # What was revoked meanwhile is known before anybody is let in again.
         issuer.revoke("session", "gone")
         proxy.open.set()
