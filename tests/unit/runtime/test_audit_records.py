@@ -56,6 +56,7 @@ def test_secrets_are_cut_out_of_details_at_any_depth() -> None:
         "api_key": "ak_public",
         "cause": "PASSWORD_FORGOTTEN",
         "code": "BTC",
+        "reason": "curl -H 'Authorization: Bearer planted-5'",
         "secret": "",
     }
     safe = safe_details(json.dumps(given))

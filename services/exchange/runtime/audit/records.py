@@ -150,7 +150,7 @@ def _without_secrets(value: Any, depth: int) -> Any:
         }
     if isinstance(value, list):
         return [_without_secrets(item, depth + 1) for item in value]
-    return value
+    return redact_text(value) if isinstance(value, str) else value
 
 
 def _is_secret(name: str) -> bool:
