@@ -11,6 +11,7 @@ import pytest
 
 from exchange.trading import bootstrap, rules
 from exchange.trading.__main__ import App
+from exchange.trading.journal.memory import MemoryStore
 from exchange.trading.service.desk import Desk
 from pincex.trading.v1 import account_service_pb2
 from tests.identity_fixture import Issuer, bearer
@@ -58,7 +59,12 @@ class GuardedExchange:
 
 @asynccontextmanager
 async def guarded_exchange(
-    monkeypatch: pytest.MonkeyPatch, issuer: Issuer, database_url: str, **variables: str
+    monkeypatch: pytest.MonkeyPatch,
+    issuer: Issuer,
+    database_url: str,
+    *,
+    store: MemoryStore | None = None,
+    **variables: str,
 ) -> AsyncIterator[GuardedExchange]:
     """The production profile with the markets of the development profile: nobody has made others."""
 
@@ -74,7 +80,7 @@ async def guarded_exchange(
         "PINCEX_PROFILE": "production",
         **variables,
     }
-    async with running_exchange(monkeypatch, prepare=prepare, **environment) as exchange:
+    async with running_exchange(monkeypatch, store=store, prepare=prepare, **environment) as exchange:
         revocations, keys = exchange.app.identity.revocations, exchange.app.identity.keys
         assert revocations is not None
         assert keys is not None

@@ -121,6 +121,22 @@ async def test_another_service_is_known_on_the_ops_port_by_the_shared_secret_alo
     assert await answer(guarded.exchange.public, ORDERS, ("x-pincex-service", good)) == "TOKEN_REFUSED"
 
 
+@pytest.mark.parametrize("credential", ["token", "service"])
+async def test_who_asks_a_follower_for_what_the_leader_does_is_known_there_too(
+    guarded, monkeypatch, database, credential
+):
+    service = ServiceTokens(Secret(ENVIRONMENT["JWT_SECRET"]), SystemClock()).mint("admin")
+    metadata = {"token": bearer(guarded.operator.token), "service": (("x-pincex-service", service),)}[credential]
+    follower = guarded_exchange(
+        monkeypatch, guarded.issuer, database.trading_url, store=guarded.exchange.store, PINCEX_INSTANCE="another"
+    )
+    async with follower as asked:
+        request = admin_service_pb2.HandOverLeadershipRequest(reason="a test")
+        given = await asked.operator.admin.HandOverLeadership(request, metadata=metadata, timeout=DEADLINE_S)
+        assert given.instance == "engine-under-test"
+        assert asked.app.desk.sequencer is not None
+
+
 async def test_an_audited_call_is_in_the_table_with_who_and_why(guarded, database):
     request = admin_service_pb2.MassCancelRequest(account="100001", reason="he asked", request_id="mc-1")
     metadata = (*bearer(guarded.issuer.staff_token("operator", user="100777")), ("x-request-id", "req-7"))

@@ -15,6 +15,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from exchange.runtime.errors import STATUS_DETAILS_KEY, ErrorReason, ServiceError
+from exchange.runtime.identity.service_token import SERVICE_KEY
 from exchange.runtime.request import request_context
 from exchange.runtime.service_tls import ServiceTls, open_channel
 from exchange.trading.config import SERVICE
@@ -26,7 +27,9 @@ WAIT_S: Final = 8.0
 """For the leader's answer; the edge gives up after 10 s."""
 
 # Who asks, and from where, as the edge has told this instance.
-_PASSED_ON: Final = frozenset({"authorization", "x-pincex-account", "x-forwarded-for", "x-envoy-external-address"})
+_PASSED_ON: Final = frozenset(
+    {"authorization", SERVICE_KEY, "x-pincex-account", "x-forwarded-for", "x-envoy-external-address"}
+)
 _OPTIONS: Final = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0))
 
 
