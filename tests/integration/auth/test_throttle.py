@@ -120,7 +120,12 @@ async def test_guesses_at_the_same_time_get_no_further_than_one_by_one(database:
     async with running_rig(database) as one, running_rig(database) as other:
         await one.add_user(ALICE)
         answers = await asyncio.gather(
-            *(answer(instance, ALICE, f"guess {n}") for n in range(20) for instance in (one, other))
+            # From addresses of their own: the lock of the name alone holds them back.
+            *(
+                answer(instance, ALICE, f"guess {n}", f"203.0.113.{10 * n + index}")
+                for n in range(20)
+                for index, instance in enumerate((one, other))
+            )
         )
         looked_at = [reason for reason, _ in answers if reason == "CREDENTIALS_REFUSED"]
         assert len(looked_at) == argon2_runs(one) + argon2_runs(other) == POLICY.free_attempts + 1
@@ -237,6 +242,28 @@ async def test_an_operators_unlock_works_at_once(database: Database, valkey: Val
         assert row_of_lock(rig) == (None, False)
         for instance in (rig, other):
             assert (await answer(instance, ALICE, PASSWORD))[0] == "OK"
+
+
+async def test_a_success_is_forgotten_by_valkey_at_once_too(cached: Rig) -> None:
+    user = await cached.add_user(ALICE)
+    for _ in range(POLICY.free_attempts + 1):
+        await answer(cached, ALICE)
+    cached.let_pass(1)
+    under_way = await cached.throttle.admit(ALICE, HERE)
+    assert await answer(cached, ALICE, PASSWORD) == ("TOO_MANY_ATTEMPTS", 2.0), "and Valkey knows"
+    await cached.throttle.succeeded(under_way)
+    assert (await answer(cached, ALICE, PASSWORD))[0] == "OK"
+    with psycopg.connect(cached.database.admin_url) as connection:
+        assert connection.execute("SELECT user_id FROM user_sessions").fetchall() == [(user.user_id,)]
+
+
+async def test_guesses_at_many_names_at_once_get_no_further_than_one_by_one(database: Database) -> None:
+    async with running_rig(database) as one, running_rig(database) as other:
+        answers = await asyncio.gather(
+            *(answer(instance, f"user-{n}@example.com") for n in range(20) for instance in (one, other))
+        )
+    looked_at = [reason for reason, _ in answers if reason == "CREDENTIALS_REFUSED"]
+    assert len(looked_at) == POLICY.address_limit
 
 
 async def test_a_guess_that_was_under_way_does_not_lock_again_what_was_unlocked(rig: Rig) -> None:
