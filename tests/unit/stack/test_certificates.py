@@ -357,3 +357,35 @@ def test_the_check_prints_each_end_and_fails_for_what_expires(
     given = {"PINCEX_TLS_CERTIFICATE": str(tmp_path / "leaf.pem"), "PINCEX_TLS_KEY": str(tmp_path / "leaf-key.pem")}
     status, printed = run(store.folder.parent, "check", **given)
     assert (status, "has expired" in printed) == (1, True)
+
+
+def test_the_commands_make_show_and_renew(tmp_path: Path) -> None:
+    home = tmp_path / ".pincex"
+    status, printed = run(home, "create", "--host", "exchange.example.com", PINCEX_EDGE_HOST="127.0.0.2")
+    assert (status, "DNS:exchange.example.com" in printed, "IP:127.0.0.2" in printed) == (0, True, True)
+    assert "is there already" in run(home, "create")[1]
+    assert "spiffe://pincex/client/acme" in run(home, "client", "acme")[1]
+    assert [run(home, "client", name)[0] for name in ("acme", "../x")] == [1, 1]
+
+    status, printed = run(home, "list", "--json")
+    shown = {one["name"]: one for one in json.loads(printed)["certificates"]}
+    assert (status, set(shown)) == (0, {"authority", "edge", "client/acme"})
+    acme = shown["client/acme"]
+    assert acme["names"] == ["URI:spiffe://pincex/client/acme"]
+    assert acme["issuer"] == shown["authority"]["subject"] == "CN=PinCEX development authority,O=PinCEX"
+    assert acme["days_left"] == 89
+    assert acme["fingerprint"] == fingerprint(CertificateStore(home).client("acme"))
+
+    assert run(home, "renew")[1] == "nothing expires within 30 days\n"
+    assert run(home, "renew", "client/acme") == (0, "renewed client/acme\n")
+    assert run(home, "renew", "nothing")[0] == 1
+    assert fingerprint(CertificateStore(home).client("acme")) != acme["fingerprint"]
+
+
+def test_what_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
+    store = CertificateStore(tmp_path / ".pincex")
+    store.create_edge()
+    store.edge.write_text("nothing")
+    for command in ("list", "check"):
+        status, printed = run(store.folder.parent, command)
+        assert (status, "holds no certificate" in printed, "authority" in printed) == (1, True, True)

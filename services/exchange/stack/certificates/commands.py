@@ -42,7 +42,7 @@ def create(
     except StackError as error:
         _fail(str(error))
     view.say(f"{'made' if made else 'is there already:'} {store.edge}, for {names}")
-    view.say(f"clients trust {store.authority}")
+    view.say(f"clients trust {store.authority}; the TLS listeners come with the next `pincex up`")
 
 
 @app.command()

@@ -61,7 +61,8 @@ def _tls_listener(plan: EdgePlan, described: TlsListener) -> Json:
         "transport_socket": tls.downstream(described, plan.secrets_dir),
         "transport_socket_connect_timeout": seconds(tls.HANDSHAKE_TIMEOUT_S),
     }
-    return _listener(described.name, socket_address(described.port, described.host), manager, transport)
+    found = _listener(described.name, socket_address(described.port, described.host), manager, transport)
+    return {**found, "access_log": [tls.refusals_log(described, plan.access_log)]}
 
 
 def _listener(name: str, address: Json, manager: Json, transport: Json | None = None) -> Json:

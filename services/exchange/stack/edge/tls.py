@@ -72,6 +72,38 @@ def upstream(service: str, secrets_dir: Path) -> Json:
     return {"name": _SOCKET, "typed_config": context}
 
 
+def refusals_log(listener: TlsListener, file: Path) -> Json:
+    """A line for each handshake that failed, with what the client showed: it is told no reason, and asks the operator."""
+    return {
+        "name": "envoy.access_loggers.file",
+        "filter": {
+            "extension_filter": {
+                "name": "envoy.access_loggers.extension_filters.cel",
+                "typed_config": {
+                    "@type": f"{TYPE}envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter",
+                    "expression": "connection.transport_failure_reason != ''",
+                },
+            },
+        },
+        "typed_config": {
+            "@type": f"{TYPE}envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": str(file),
+            "log_format": {
+                "json_format": {
+                    "time": "%START_TIME%",
+                    "listener": listener.name,
+                    "handshake": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+                    "address": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+                    "certificate_subject": "%DOWNSTREAM_PEER_SUBJECT%",
+                    "certificate_uri": "%DOWNSTREAM_PEER_URI_SAN%",
+                    "certificate_issuer": "%DOWNSTREAM_PEER_ISSUER%",
+                    "certificate_end": "%DOWNSTREAM_PEER_CERT_V_END%",
+                },
+            },
+        },
+    }
+
+
 def write_certificate(secrets_dir: Path, name: str, chain: str, key: str) -> bool:
     """Hands a certificate with its key, both PEM, to Envoy as the secret `name`; returns whether it is another than before."""
     body = {"certificate_chain": {"inline_string": chain}, "private_key": {"inline_string": key}}
