@@ -61,8 +61,8 @@ def up(
 
     def show(event: dict[str, Any]) -> None:
         view.event(event)
-        if event["event"] == "up" and (password := take_operator_password(config.home)):
-            view.first_login(OPERATOR_EMAIL, password)
+        if event["event"] == "up":
+            _first_login(config)
 
     try:
         if detach:
@@ -177,6 +177,13 @@ def _follow(file: Path) -> None:
         return
 
 
+def _first_login(config: StackConfig) -> None:
+    """Once, to whoever sees the exchange up first."""
+    password = take_operator_password(config.home)
+    if password is not None:
+        view.first_login(OPERATOR_EMAIL, password)
+
+
 def _already_running(config: StackConfig, *, standby: bool) -> None:
     """The exchange of this folder, once it is up: another `up` may have begun a moment ago."""
 
@@ -190,6 +197,7 @@ def _already_running(config: StackConfig, *, standby: bool) -> None:
             _fail("the exchange is running already, without a standby: `pincex down`, then `pincex up --standby`")
         view.say("the exchange is running already")
         view.addresses(status)
+        _first_login(config)
     except StackError as error:
         _fail(str(error))
 

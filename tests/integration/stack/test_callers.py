@@ -111,6 +111,21 @@ def test_a_token_that_is_not_good_is_refused_on_every_protocol(either: EdgeRig, 
     assert grpc_refusal(either.edge_url, headers) == ("UNAUTHENTICATED", reason)
 
 
+def test_a_token_that_was_good_is_refused_once_it_expires(production: EdgeRig) -> None:
+    headers = production.bearer(exp=int(time.time()) + 2)
+    assert call(f"{production.edge_url}{BALANCES}", headers=headers).status == 200
+
+    refused: list[Answer] = []
+
+    def is_refused() -> bool:
+        answer = call(f"{production.edge_url}{BALANCES}", headers=headers)
+        refused.append(answer)
+        return answer.status == 401
+
+    eventually(is_refused, "the token expires", 10)
+    assert refused[-1].reason() == "TOKEN_EXPIRED"
+
+
 def test_a_good_token_gets_through_and_the_service_sees_it(either: EdgeRig) -> None:
     answer = call(f"{either.edge_url}{BALANCES}", headers=either.bearer())
 
@@ -374,12 +389,16 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeRig]:
         yield rig
 
 
-def until_refused(ask: Callable[[], Answer]) -> Answer:
+def until_not(status: int, ask: Callable[[], Answer]) -> Answer:
     for _ in range(200):
         answer = ask()
-        if answer.status != 200:
+        if answer.status != status:
             return answer
-    pytest.fail("nothing is refused")
+    pytest.fail("nothing changes")
+
+
+def until_refused(ask: Callable[[], Answer]) -> Answer:
+    return until_not(200, ask)
 
 
 def from_address(address: str, url: str) -> int:
@@ -433,6 +452,12 @@ def test_an_address_in_a_header_is_no_way_around_the_count(narrow: EdgeRig) -> N
     until_refused(
         lambda: call(f"{narrow.edge_url}{HEALTH}", headers={"x-forwarded-for": f"203.0.113.{next(numbers)}"}),
     )
+
+
+def test_an_address_cannot_keep_the_gate_busy(narrow: EdgeRig) -> None:
+    refused = until_not(401, lambda: call(f"{narrow.edge_url}{ORDERS}", "POST", "{}", signed(BAD_KEY)))
+
+    assert (refused.status, refused.reason()) == (429, "QUOTA_EXCEEDED")
 
 
 def test_logging_in_is_slower_than_all_else_whoever_asks(narrow: EdgeRig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from exchange.stack.edge.identity import gate_filter, judged_filter, roles_filter, token_filter
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json
-from exchange.stack.edge.rates import rate_filter
+from exchange.stack.edge.rates import rate_filter, signed_rate_filter
 from exchange.stack.edge.routes import BUFFER_FILTER, RBAC_FILTER
 from exchange.stack.edge.transcoder import TRANSCODER_FILTER, transcoder
 
@@ -43,6 +43,7 @@ def http_filters(plan: EdgePlan, *, public: bool, certificates: bool = False) ->
         {"name": "envoy.filters.http.grpc_web", "typed_config": {"@type": f"{_HTTP}grpc_web.v3.GrpcWeb"}},
     ]
     if identity is not None:
+        found.append(signed_rate_filter(plan.rates))
         found.append(gate_filter(plan, identity, always=certificates))
     found.append(judged_filter())
     found.append({"name": TRANSCODER_FILTER, "typed_config": transcoder(plan, _services(plan, public=public))})

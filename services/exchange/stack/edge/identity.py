@@ -31,6 +31,8 @@ ADMIN = "admin"
 
 KEYS_TIMEOUT_S = 1
 GATE_TIMEOUT_S = 2
+# Tokens that were verified and need not be again, on each listener.
+KEPT_TOKENS = 2_000
 
 # Of a signed request the gate sees all that was signed, and where it comes from. Not its content type: Envoy would take the
 # question for a gRPC call as well, and answer itself, where there is no gate, with 200 and a gRPC status. 200 opens.
@@ -187,6 +189,8 @@ def _provider(identity: Identity, keys_age_s: int) -> Json:
         # The service looks for itself.
         "forward": True,
         "payload_in_metadata": CLAIMS,
+        # Verified once; of a token that is found here the time is still looked at.
+        "jwt_cache_config": {"jwt_cache_size": KEPT_TOKENS},
         "clock_skew_seconds": 1,
     }
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from exchange.stack.edge.identity import CLAIMS, JWT_FILTER
+from exchange.stack.edge.identity import API_KEY_HEADER, CLAIMS, JWT_FILTER
 from exchange.stack.edge.plan import TYPE, Json
 
 if TYPE_CHECKING:
     from exchange.stack.edge.plan import Rates
 
 RATE_FILTER = "envoy.filters.http.local_ratelimit"
+SIGNED_RATE_FILTER = "pincex.filters.http.signed_rate"
 # Callers with a bucket of their own; of more the one seen longest ago starts anew.
 KEPT_BUCKETS = 20_000
 
@@ -43,6 +44,24 @@ def rate_filter(rates: Rates) -> Json:
             ],
         ),
     }
+
+
+def signed_rate_filter(rates: Rates) -> Json:
+    """In front of the gate, which must compute before it knows who calls: signed requests are counted by address there."""
+    signed: Json = {
+        "header_value_match": {
+            "descriptor_key": "signed",
+            "descriptor_value": "yes",
+            "headers": [{"name": API_KEY_HEADER, "present_match": True}],
+        },
+    }
+    limiter = _limiter(
+        "signed",
+        actions=[[signed, {"remote_address": {}}]],
+        descriptors=[_bucket([{"key": "signed", "value": "yes"}, {"key": "remote_address"}], rates.known)],
+    )
+    # What the client is told is the rate of the user that it turns out to be.
+    return {"name": SIGNED_RATE_FILTER, "typed_config": {**limiter, "enable_x_ratelimit_headers": "OFF"}}
 
 
 def credentials_route(rates: Rates) -> Json:
