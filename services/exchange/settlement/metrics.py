@@ -1,0 +1,36 @@
+"""What Prometheus sees of settlement."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from prometheus_client import CollectorRegistry
+
+_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class SettlementMetrics:
+    """Progress, lag and batches of one instance."""
+
+    def __init__(self, registry: CollectorRegistry, sequence: Callable[[], int], lag: Callable[[], float]) -> None:
+        settled = Gauge(
+            "pincex_settlement_sequence", "Engine sequence up to which the ledger is written", registry=registry
+        )
+        settled.set_function(lambda: float(sequence()))
+        behind = Gauge(
+            "pincex_settlement_lag_seconds", "Age of the oldest event that is not settled", registry=registry
+        )
+        behind.set_function(lag)
+        self.trades = Counter("pincex_settlement_trades_total", "Trades settled by this instance", registry=registry)
+        self.postings = Counter("pincex_settlement_postings_total", "Lines written to the ledger", registry=registry)
+        self.write_seconds = Histogram(
+            "pincex_settlement_write_seconds", "Time of a transaction", registry=registry, buckets=_SECONDS
+        )
+        self.restarts = Counter(
+            "pincex_settlement_restarts_total", "Times that the books were read anew", registry=registry
+        )
