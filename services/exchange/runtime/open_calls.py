@@ -35,7 +35,7 @@ class OpenCalls:
     def __init__(self, resolver: PrincipalResolver, *, max_streams: int, max_write_seconds: float) -> None:
         self._resolver = resolver
         self._max_streams = max_streams
-        self._max_write_seconds = max_write_seconds
+        self.max_write_seconds = max_write_seconds
         self._streams: dict[Task, MethodPolicy] = {}
         self._held: dict[Task, _Held] = {}
         self._writing: dict[Task, float] = {}
@@ -105,14 +105,14 @@ class OpenCalls:
 
     def _schedule_sweep(self) -> None:
         self._sweep_scheduled = True
-        asyncio.get_running_loop().call_later(min(SWEEP_S, self._max_write_seconds / 4), self._sweep)
+        asyncio.get_running_loop().call_later(min(SWEEP_S, self.max_write_seconds / 4), self._sweep)
 
     def _sweep(self) -> None:
         """End the streams whose client does not read, for what they hold is bounded, but not for ever; and the calls whose
         principal counts no more.
         """
         self._sweep_scheduled = False
-        latest = time.monotonic() - self._max_write_seconds
+        latest = time.monotonic() - self.max_write_seconds
         for task, since in self._writing.items():
             if since <= latest and task not in self._ended:
                 self._end(task, ErrorReason.SLOW_CONSUMER)

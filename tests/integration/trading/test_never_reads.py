@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import replace
 
 import pytest
 
@@ -20,7 +19,7 @@ PATIENCE_S = 30.0
 
 def impatient(app: App) -> None:
     """A quarter of a second to take a message, instead of half a minute."""
-    app.public.guard.limits = replace(app.public.guard.limits, max_write_seconds=0.25)
+    app.public.guard.calls.max_write_seconds = 0.25
 
 
 async def flood(session: Session) -> None:
@@ -73,10 +72,10 @@ async def test_a_subscriber_that_never_reads_is_cut_off(monkeypatch: pytest.Monk
 async def test_a_quiet_stream_is_not_a_slow_one(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_exchange(monkeypatch, prepare=impatient) as exchange:
         session = await Session.open(exchange.demo)
-        guard = exchange.app.public.guard
+        calls = exchange.app.public.guard.calls
         for _ in range(3):
-            guard._sweep()
-        await eventually(lambda: not guard._writing, "nothing is being written")
+            calls._sweep()
+        await eventually(lambda: not calls._writing, "nothing is being written")
 
         await session.ping(1)
         assert (await session.stream.next()).pong.nonce == 1
