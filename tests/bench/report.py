@@ -21,6 +21,7 @@ LIMITS = {
     "Recovery": "applying the commands; reading and verifying them is about a seventh",
     "Replicas": "each replica applies every command, and here all share two cores",
     "Fail-over": "two refused connections, 0.05 s apart, then the lease, the journal's tail, and the links anew",
+    "Signed requests": "aiohttp and the event loop; then nonces on their way to PostgreSQL, and a line of the log for each use",
     "Memory": "ids and finished orders that are kept: their counts are configured",
 }
 """What limits each section now, by the beginning of its title."""

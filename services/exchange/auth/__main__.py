@@ -112,6 +112,7 @@ class App:
             revocations=self.identity.revocations,
             security=self.audit.security,
             trail=self.audit.trail,
+            metrics=self.parts.metrics,
             clock=self.clock,
             window_ms=self.config.signature_window_ms,
             edge_proof=edge_proof(self.config.jwt_secret),

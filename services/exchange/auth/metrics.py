@@ -42,6 +42,12 @@ class AuthMetrics:
         self.tokens = Counter(
             "pincex_auth_tokens", "Access tokens signed, by what they stand for.", ["of"], registry=registry
         )
+        self.judged = Counter(
+            "pincex_auth_gate_requests",
+            "Requests that the gate judged, by what they came with (key, certificate), and OK or the error's reason.",
+            ["of", "outcome"],
+            registry=registry,
+        )
         self.signing_key_seconds = Gauge(
             "pincex_auth_signing_key_age_seconds", "Since when the present signing key signs.", registry=registry
         )

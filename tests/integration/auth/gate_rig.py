@@ -131,6 +131,7 @@ class GateRig:
     keys: ApiKeys
     clock: MovedClock
     recorded: Recorded
+    registry: CollectorRegistry
     revocations: Revocations
     following: asyncio.Task[None]
     http: aiohttp.ClientSession
@@ -256,6 +257,8 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     clock = clock or MovedClock()
     store = await Store.open(database.auth_url, application_name=f"{SERVICE} test")
     recorded = Recorded()
+    registry = CollectorRegistry()
+    metrics = AuthMetrics(registry)
     keys = ApiKeys(store, Keyring(SECRET).box(SECRET_PURPOSE))
     identity = IdentityStore(database.auth_url, application_name="identity test")
     revocations = Revocations(identity, clock)
@@ -263,10 +266,11 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     gate = RunningGate(
         store=store,
         keys=keys,
-        tokens=TokenMaker(OneKey(), clock, AuthMetrics(CollectorRegistry()), 300),
+        tokens=TokenMaker(OneKey(), clock, metrics, 300),
         revocations=revocations,
         security=recorded,
         trail=recorded,
+        metrics=metrics,
         clock=clock,
         window_ms=WINDOW_MS,
         edge_proof=PROOF,
@@ -275,7 +279,7 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     await gate.start()
     async with aiohttp.ClientSession(auto_decompress=False) as http:
         try:
-            yield GateRig(database, gate, store, keys, clock, recorded, revocations, following, http)
+            yield GateRig(database, gate, store, keys, clock, recorded, registry, revocations, following, http)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

@@ -333,6 +333,21 @@ async def test_a_use_is_noted_to_the_minute_and_written_once(gate: GateRig, user
     assert [event.credential for event in with_rows] == [f"api-key {key.api_key}"]
 
 
+async def test_what_the_gate_said_is_counted_by_reason(own_gate: GateRig, user_id: int, subject: str) -> None:
+    _, signer = await own_gate.make_key(user_id)
+    headers = signer.rest_headers("GET", ORDERS)
+    await own_gate.ask(headers)
+    await own_gate.ask(headers)
+    await own_gate.ask(shown(subject))
+    counted = {
+        tuple(sample.labels.values()): sample.value
+        for metric in own_gate.registry.collect()
+        for sample in metric.samples
+        if sample.name == "pincex_auth_gate_requests_total"
+    }
+    assert counted == {("key", "OK"): 1, ("key", "NONCE_REUSED"): 1, ("certificate", "UNAUTHENTICATED"): 1}
+
+
 async def test_refusals_go_to_the_security_log_with_the_keys_public_id(gate: GateRig, user_id: int) -> None:
     key, signer = await gate.make_key(user_id, allowed_addresses=(ELSEWHERE,))
     headers = signer.rest_headers("GET", ORDERS)

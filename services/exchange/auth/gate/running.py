@@ -14,6 +14,7 @@ from exchange.auth.gate.server import GateServer
 from exchange.auth.gate.uses import Uses
 from exchange.auth.instants import utc
 from exchange.auth.keys import ApiKeys
+from exchange.auth.metrics import AuthMetrics
 from exchange.auth.nonces import PURGE_EVERY_S, Nonces
 from exchange.auth.store import Store
 from exchange.auth.tokens import TokenMaker
@@ -40,6 +41,7 @@ class RunningGate:
         revocations: Revocations,
         security: SecurityLog,
         trail: AuditTrail,
+        metrics: AuthMetrics,
         clock: Clock,
         window_ms: int,
         edge_proof: str,
@@ -52,7 +54,7 @@ class RunningGate:
         self._clock = clock
         self.nonces = Nonces(store, clock, window_ms=window_ms)
         self.credentials = Credentials(store, keys.box, revocations, clock)
-        self.uses = Uses(keys, security, clock)
+        self.uses = Uses(keys, security, metrics, clock)
         gate = Gate(
             credentials=self.credentials,
             nonces=self.nonces,

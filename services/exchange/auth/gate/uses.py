@@ -9,6 +9,7 @@ import structlog
 
 from exchange.auth.instants import utc
 from exchange.auth.keys import ApiKeys
+from exchange.auth.metrics import AuthMetrics
 from exchange.runtime.audit.contract import (
     API_KEY_REFUSED,
     API_KEY_USED,
@@ -28,8 +29,9 @@ _SIGNATURE_REASONS: Final = frozenset({"SIGNATURE_REFUSED", "TIMESTAMP_OUT_OF_WI
 class Uses:
     """Tells uses, refused ones too. Never signatures, nonces, bodies or queries."""
 
-    def __init__(self, keys: ApiKeys, security: SecurityLog, clock: Clock) -> None:
+    def __init__(self, keys: ApiKeys, security: SecurityLog, metrics: AuthMetrics, clock: Clock) -> None:
         self._keys = keys
+        self._metrics = metrics
         self._security = security
         self._clock = clock
         self._waiting: dict[str, datetime] = {}
@@ -39,6 +41,7 @@ class Uses:
 
     def key(self, api_key: str, user: str, action: str, address: str, request_id: str, outcome: str) -> None:
         """One use of a key: `outcome` is OK or the reason of the refusal. `user` is empty where nothing is proven."""
+        self._metrics.judged.labels("key", outcome).inc()
         # Under `key`: the log cuts out what stands under `api_key`, and the public id is what one searches for.
         if outcome == OK:
             self._log.info(
@@ -54,6 +57,7 @@ class Uses:
 
     def certificate(self, subject: str, user: str, action: str, address: str, request_id: str, outcome: str) -> None:
         """One use of a client certificate, in the same way."""
+        self._metrics.judged.labels("certificate", outcome).inc()
         if outcome == OK:
             self._log.info(
                 "certificate used", subject=subject, user=user, action=action, address=address, request_id=request_id
