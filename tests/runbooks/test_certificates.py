@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from exchange.stack.certificates.description import describe, read_chain
 from exchange.stack.certificates.store import CertificateStore
-from pincex_client import ExchangeClient, RetryPolicy, Tls, Unauthenticated, Unavailable
+from pincex_client import ExchangeClient, ExchangeError, RetryPolicy, Tls, Unauthenticated, Unavailable
 from tests.document_shell import DocumentShell
 from tests.edge_http import call
 from tests.integration.journal.waiting import until
@@ -27,7 +27,7 @@ from tests.unit.docs.examples import examples
 from tests.unit.docs.tables import document
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterator
 
 ENGINES = 3
 SEED = 811
@@ -190,11 +190,26 @@ async def test_an_institution_trades_with_its_certificate_alone_until_it_is_take
             with pytest.raises(Unauthenticated, match="this client certificate is not allowed here"):
                 await stranger.list_balances()
 
+        stream = acme.balance_stream()
+        await anext(aiter(stream))
+        ends = asyncio.create_task(end_of(stream))
         await on_ops(stack, "/admin/certificates:remove", f'{{{subject}, "reason": "a test"}}')
 
+        async with asyncio.timeout(REVOKED_WITHIN_S):
+            assert isinstance(await ends, Unauthenticated), "and it does not come back"
         await until(lambda: is_refused(acme), REVOKED_WITHIN_S)
         for _ in range(2 * ENGINES):
             assert await is_refused(acme), "on whichever engine"
+
+
+async def end_of(stream: AsyncIterable[object]) -> ExchangeError | None:
+    """What a stream ends with."""
+    try:
+        async for _ in stream:
+            pass
+    except ExchangeError as error:
+        return error
+    return None
 
 
 async def is_refused(exchange: ExchangeClient) -> bool:
