@@ -11,11 +11,12 @@ from typing import Final
 
 from exchange.auth import revocations, users
 from exchange.auth.encryption import Box
+from exchange.auth.instants import unix_seconds
 from exchange.auth.key_requests import KeyRequest, Network, check, request_hash
 from exchange.auth.signatures import HMAC_SHA256, SECRET_BYTES
 from exchange.auth.store import Connection, Row, Store
 from exchange.auth.sub_accounts import check_account
-from exchange.auth.tokens import scopes_of
+from exchange.auth.tokens import Grant, scopes_of
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
 
 MAX_LIVE_KEYS: Final = 100
@@ -58,6 +59,19 @@ class ApiKey:
     def is_over(self, now: datetime) -> bool:
         """Whether it was revoked, or its time has come: at that moment, whenever somebody writes it down."""
         return self.revoked_at is not None or (self.expires_at is not None and self.expires_at <= now)
+
+    def grant(self, user: users.User, *, exchanged: bool = False) -> Grant:
+        """What its tokens say; `user` is its own."""
+        return Grant(
+            user=user,
+            account=self.account,
+            scopes=self.scopes,
+            api_key=self.api_key,
+            ends_at=unix_seconds(self.expires_at) if self.expires_at is not None else 0,
+            max_orders_per_second=self.max_orders_per_second,
+            max_open_orders=self.max_open_orders,
+            exchanged=exchanged,
+        )
 
     @classmethod
     def of(cls, row: Row) -> ApiKey:

@@ -14,7 +14,6 @@ from typing import Final, Generic, Protocol, TypeVar
 from exchange.auth import revocations, users
 from exchange.auth.certificates import Certificate
 from exchange.auth.encryption import Box
-from exchange.auth.instants import unix_seconds
 from exchange.auth.keys import ApiKey
 from exchange.auth.signatures import HMAC_SHA256, Verifier, ed25519_verifier, hmac_verifier
 from exchange.auth.store import Connection, Row, Store
@@ -81,7 +80,7 @@ class KnownKey:
     @property
     def grant(self) -> Grant:
         """What its tokens say."""
-        return key_grant(self.key, self.user)
+        return self.key.grant(self.user)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,17 +235,3 @@ class Credentials:
 
 async def _user(connection: Connection, row: Row) -> User:
     return await users.by_id(connection, row["user_id"])
-
-
-def key_grant(key: ApiKey, user: User, *, exchanged: bool = False) -> Grant:
-    """What tokens of a key say."""
-    return Grant(
-        user=user,
-        account=key.account,
-        scopes=key.scopes,
-        api_key=key.api_key,
-        ends_at=unix_seconds(key.expires_at) if key.expires_at is not None else 0,
-        max_orders_per_second=key.max_orders_per_second,
-        max_open_orders=key.max_open_orders,
-        exchanged=exchanged,
-    )

@@ -11,7 +11,6 @@ import jwt
 
 from exchange.auth import users
 from exchange.auth.certificates import Certificate, Certificates
-from exchange.auth.gate.credentials import key_grant
 from exchange.auth.instants import utc
 from exchange.auth.key_requests import KeyRequest
 from exchange.auth.keys import ApiKey, ApiKeys
@@ -114,7 +113,7 @@ class ApiKeyExchange:
             raise ServiceError(ErrorReason.CREDENTIAL_REVOKED)
         if user.is_barred(now):
             raise ServiceError(ErrorReason.ACCOUNT_LOCKED)
-        token = self._tokens.make(key_grant(key, user, exchanged=True))
+        token = self._tokens.make(key.grant(user, exchanged=True))
         message = types_pb2.Tokens(
             access_token=token.text,
             session_id=key.api_key,
