@@ -20,9 +20,13 @@ class Admittance:
         """What PLACE commands of this principal carry at their end."""
         return sender_of(principal, self._desk.state)
 
+    def is_limited(self, principal: Principal) -> bool:
+        """Whether orders of this principal are counted at all; who asks once need not ask for each of a batch."""
+        return self._rates.is_limited(principal)
+
     def count(self, principal: Principal, command: Command) -> None:
         """Count a PLACE or REPLACE, but for a repeat: that one gets its first answer, as it must, however fast it comes, and
         places nothing. Raises ServiceError QUOTA_EXCEEDED.
         """
-        if self._rates.is_limited(principal) and self._desk.engine.recall(command) is None:
+        if self.is_limited(principal) and self._desk.engine.recall(command) is None:
             self._rates.take(principal)

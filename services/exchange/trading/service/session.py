@@ -267,7 +267,8 @@ class Sessions:
         """
         desk = self._desk
         account, session = connection.key
-        sender = self._admittance.sender(connection.principal)
+        principal = connection.principal
+        sender, limited = self._admittance.sender(principal), self._admittance.is_limited(principal)
         number = batch.first_number
         taken = _Batch(number, [], [])
         pending: list[Command] = []
@@ -283,7 +284,8 @@ class Sessions:
                         units = (await desk.find(lambda symbol=symbol: desk.market(symbol)))[1]  # type: ignore[misc]
                         scales[symbol] = units
                     command = requests.place(place, units, account, session, number, sender)
-                    self._admittance.count(connection.principal, command)
+                    if limited:
+                        self._admittance.count(principal, command)
                     if place.client_order_id:
                         connection.note_unsettled(place.client_order_id, units)
                         taken.unsettled.append(place.client_order_id)
@@ -296,8 +298,8 @@ class Sessions:
                     change = item.replace if kind == "replace" else item.reduce
                     units = await self._units_of(change, connection)
                     command = _changed(change, units, connection, number)
-                    if kind == "replace":
-                        self._admittance.count(connection.principal, command)
+                    if limited and kind == "replace":
+                        self._admittance.count(principal, command)
                 elif kind == "cancel_all":
                     symbol = item.cancel_all.symbol
                     market = desk.market(symbol)[0].index if symbol else -1
