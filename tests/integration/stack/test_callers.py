@@ -96,6 +96,7 @@ TOKENS: dict[str, tuple[Callable[[EdgeRig], str], str]] = {
     "signed by a stranger": (lambda rig: SigningKey(rig.key.key_id).token(), "TOKEN_REFUSED"),
     "not signed": (unsigned, "TOKEN_REFUSED"),
     "of a confused algorithm": (confused, "TOKEN_REFUSED"),
+    "without an end": (lambda rig: rig.key.token(exp=None), "TOKEN_REFUSED"),
     "no token at all": (lambda _: "abc", "TOKEN_REFUSED"),
 }
 
@@ -330,7 +331,7 @@ def test_while_the_auth_service_is_away_tokens_stay_good_and_nothing_opens(tmp_p
         tmp_path, anonymous=anonymous, change=lambda plan: with_identity(plan, Identity(PROOF, keys_age_s=1))
     ) as rig:
         rig.auth.stop()
-        # The young keys are gone by then.
+        # Longer than the age at which keys are fetched again.
         gone = time.monotonic() + 3
         while time.monotonic() < gone:
             assert call(f"{rig.edge_url}{BALANCES}", headers=rig.bearer()).status == 200

@@ -147,24 +147,17 @@ def _header_like(header: str, regex: str) -> Json:
 
 
 def token_filter(identity: Identity) -> Json:
-    """Verifies bearer tokens, and leaves their claims for the filters behind it. `token_route` says which method needs one.
-
-    Envoy has one age for keys: when they are fetched again, and when they are forgotten if that fails. So there are two sets
-    of the same keys, one that is young and one that is kept, and a token is good if either knows its key.
-    """
-    providers: list[Json] = [{"provider_name": "young"}, {"provider_name": "kept"}]
+    """Verifies bearer tokens, and leaves their claims for the filters behind it. `token_route` says which method needs one."""
+    provider: Json = {"provider_name": "pincex"}
     return {
         "name": JWT_FILTER,
         "typed_config": {
             "@type": f"{_HTTP}jwt_authn.v3.JwtAuthentication",
-            "providers": {
-                "young": _provider(identity, identity.keys_age_s),
-                "kept": _provider(identity, identity.keys_kept_s),
-            },
+            "providers": {"pincex": _provider(identity)},
             "requirement_map": {
-                _TOKEN: _one_of(*providers),
-                _TOKEN_IF_ANY: _one_of(*providers, {"allow_missing": {}}),
-                _NO_TOKEN: _one_of(*providers, {"allow_missing_or_failed": {}}),
+                _TOKEN: provider,
+                _TOKEN_IF_ANY: _one_of(provider, {"allow_missing": {}}),
+                _NO_TOKEN: _one_of(provider, {"allow_missing_or_failed": {}}),
             },
         },
     }
@@ -174,14 +167,17 @@ def _one_of(*requirements: Json) -> Json:
     return {"requires_any": {"requirements": list(requirements)}}
 
 
-def _provider(identity: Identity, keys_age_s: int) -> Json:
+def _provider(identity: Identity) -> Json:
     uri = f"http://{identity.keys}{KEYS_PATH}"
     return {
         "issuer": ISSUER,
         "audiences": [AUDIENCE],
+        "require_expiration": True,
         "remote_jwks": {
             "http_uri": {"uri": uri, "cluster": identity.keys, "timeout": seconds(KEYS_TIMEOUT_S)},
-            "cache_duration": seconds(keys_age_s),
+            "cache_duration": seconds(identity.keys_age_s),
+            # Keys that were fetched so are kept until others come, however long the auth service is away. (Those that are
+            # fetched for a token, before the first of these, are forgotten after the duration above.)
             "async_fetch": {"failed_refetch_duration": "1s"},
         },
         # From nowhere else: a token in a query would stand in logs.

@@ -79,15 +79,13 @@ class Identity:
     """The auth service as the edge asks it, by two upstreams that speak plain HTTP: `gate` judges signed requests, `keys` has
     the public keys of access tokens. `proof` is a secret by which the gate knows that the edge asks.
 
-    A new key is known after `keys_age_s`; it is published for longer before it signs. `keys_kept_s` is longer than a token
-    may live: while the auth service is away, the tokens that it has given go on.
+    A new key is known after `keys_age_s`; it is published for longer before it signs.
     """
 
     proof: str = field(repr=False)
     gate: str = "auth-gate"
     keys: str = "auth-keys"
     keys_age_s: int = 20
-    keys_kept_s: int = 7_200
 
 
 @dataclass(frozen=True, slots=True)
