@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exchange.auth.gate import credentials
-from exchange.auth.gate.credentials import MAX_AGE_OF_REFUSAL_S, MAX_AGE_S, Cache
+from exchange.auth.gate.credentials import MAX_AGE_OF_LOCK_S, MAX_AGE_S, Cache
 from exchange.auth.gate.gate import subject_of
 from exchange.auth.users import User
 from exchange.runtime.clock import ManualClock
@@ -103,15 +103,29 @@ async def test_what_was_found_is_kept_for_its_time(shelf: Shelf) -> None:
     assert await shelf.version("a") == 2
 
 
-@pytest.mark.parametrize("name", ["unknown", "locked"])
-async def test_who_is_refused_is_looked_up_again_soon(shelf: Shelf, name: str) -> None:
-    shelf.users["locked"] = user(BOB, locked=True)
-    for expected in (1, 1):
-        await shelf.cache.get(name)
-        assert len(shelf.lookups) == expected
-    shelf.clock.advance(MAX_AGE_OF_REFUSAL_S)
-    await shelf.cache.get(name)
-    assert len(shelf.lookups) == 2
+async def test_who_is_locked_is_looked_up_again_soon(shelf: Shelf) -> None:
+    shelf.users["a"] = user(ALICE, locked=True)
+    assert [await shelf.version("a") for _ in range(2)] == [1, 1]
+    shelf.clock.advance(MAX_AGE_OF_LOCK_S)
+    assert await shelf.version("a") == 2
+
+
+async def test_made_up_names_take_no_room(shelf: Shelf) -> None:
+    assert await shelf.version("a") == 1
+    for number in range(3):
+        assert await shelf.cache.get(f"made-up-{number}") is None
+    assert list(shelf.cache._found) == ["a"]
+    assert not shelf.cache._loading
+
+
+async def test_more_look_ups_at_a_time_than_may_be_are_refused(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(credentials, "MAX_LOOKING_UP", 1)
+    waiting = await shelf.held_up(2)
+    with pytest.raises(ServiceError) as refused:
+        await shelf.cache.get("b")
+    assert refused.value.reason == ErrorReason.OVERLOADED
+    shelf.go.set()
+    assert await asyncio.gather(*waiting) == [await shelf.cache.get("a")] * 2
 
 
 async def test_nothing_is_believed_while_revocations_are_not_followed(shelf: Shelf) -> None:

@@ -127,6 +127,7 @@ def test_the_document_says_the_bounds_of_the_code() -> None:
     bounds = dict(re.findall(r"^\| ([a-zA-Z ]+) \| ([\d,]+)(?: MiB)? \| `", TEXT, re.MULTILINE))
     assert bounds == {
         "requests whose nonces wait at an instance": f"{MAX_WAITING:,}",
+        "keys and certificates that an instance looks up at a time": f"{credentials.MAX_LOOKING_UP:,}",
         "body of a signed REST request": "1",
         "live keys of a user": f"{MAX_LIVE_KEYS}",
         "addresses of a key": f"{MAX_ADDRESSES}",

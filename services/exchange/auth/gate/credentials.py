@@ -20,6 +20,7 @@ from exchange.auth.store import Connection, Row, Store
 from exchange.auth.tokens import AccessToken, Grant, TokenMaker
 from exchange.auth.users import User
 from exchange.runtime.clock import Clock
+from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.identity.revocations import Revocations
 from exchange.runtime.identity.store import Revocation
 
@@ -27,8 +28,12 @@ MAX_CACHED: Final = 10_000
 """Keys, and as many certificates; those that were used least recently go first."""
 MAX_AGE_S: Final = 30.0
 """What is no revocation, such as the end of a lock, counts after this at the latest."""
-MAX_AGE_OF_REFUSAL_S: Final = 1.0
-"""The same for who is refused: who was unlocked or allowed must not wait long."""
+MAX_AGE_OF_LOCK_S: Final = 1.0
+"""The same for a user that is locked: who was unlocked must not wait long."""
+MAX_LOOKING_UP: Final = 1_000
+"""Names that are looked up at a time; more are refused."""
+MAX_CONNECTIONS: Final = 4
+"""Of the gate's connections those that look-ups take: made-up names must not keep nonces waiting."""
 MAX_SILENCE_S: Final = 0.7
 """For longer than this nothing revoked may go unseen: a key is dead within a second."""
 
@@ -112,18 +117,18 @@ class _Loading(Generic[H]):
 
 
 class Cache(Generic[H]):
-    """What was found under a name, and what was not. Callers of one name at a time share one look-up."""
+    """What was found under a name. Callers of one name at a time share one look-up."""
 
     def __init__(self, load: Callable[[str], Awaitable[H | None]], follow: Callable[[], bool], clock: Clock) -> None:
         """`follow` forgets here what was revoked, and says whether the rest may be believed."""
         self._load = load
         self._follow = follow
         self._clock = clock
-        self._found: OrderedDict[str, tuple[float, H | None]] = OrderedDict()
+        self._found: OrderedDict[str, tuple[float, H]] = OrderedDict()
         self._loading: dict[str, _Loading[H]] = {}
 
     async def get(self, name: str) -> H | None:
-        """Return it, None where there is none. Raises ServiceError AUTH_UNAVAILABLE where it cannot be looked up."""
+        """Return it, None where there is none. Raises ServiceError AUTH_UNAVAILABLE where it cannot be looked up, OVERLOADED."""
         if self._follow():
             known = self._found.get(name)
             if known is not None and self._clock.monotonic() < known[0]:
@@ -132,6 +137,8 @@ class Cache(Generic[H]):
         while True:
             loading = self._loading.get(name)
             if loading is None:
+                if len(self._loading) >= MAX_LOOKING_UP:
+                    raise ServiceError(ErrorReason.OVERLOADED, metadata={"limit": MAX_LOOKING_UP})
                 loading = self._loading[name] = _Loading(asyncio.create_task(self._look_up(name)))
             # The look-up belongs to all who wait for it: one that is cancelled must not end it for the others.
             found = await asyncio.shield(loading.task)
@@ -146,7 +153,7 @@ class Cache(Generic[H]):
 
     def forget_user(self, user_id: str) -> None:
         """Something of this user was revoked: its roles, tier, lock or log-ins may differ."""
-        for name in [name for name, (_, one) in self._found.items() if one is not None and one.user.account == user_id]:
+        for name in [name for name, (_, one) in self._found.items() if one.user.account == user_id]:
             del self._found[name]
         self._outdate()
 
@@ -164,16 +171,17 @@ class Cache(Generic[H]):
             found = await self._load(name)
             # What was revoked while it was looked up may not be in it.
             self._follow()
-            if not self._loading[name].outdated:
+            # What is not there is not kept: names that somebody makes up would take the place of others.
+            if found is not None and not self._loading[name].outdated:
                 self._keep(name, found)
             return found
         finally:
             del self._loading[name]
 
-    def _keep(self, name: str, found: H | None) -> None:
-        # Who is locked, or not known, may be let in without a word here.
-        refused = found is None or found.user.locked_at is not None
-        self._found[name] = self._clock.monotonic() + (MAX_AGE_OF_REFUSAL_S if refused else MAX_AGE_S), found
+    def _keep(self, name: str, found: H) -> None:
+        # Who is locked may be let in without a word here.
+        age_s = MAX_AGE_S if found.user.locked_at is None else MAX_AGE_OF_LOCK_S
+        self._found[name] = self._clock.monotonic() + age_s, found
         self._found.move_to_end(name)
         while len(self._found) > MAX_CACHED:
             self._found.popitem(last=False)
@@ -188,6 +196,7 @@ class Credentials:
         self._box = box
         self._revocations = revocations
         self._sequence = 0
+        self._connections = asyncio.Semaphore(MAX_CONNECTIONS)
         self.keys: Cache[KnownKey] = Cache(self._load_key, self._follow, clock)
         self.certificates: Cache[KnownCertificate] = Cache(self._load_certificate, self._follow, clock)
 
@@ -212,7 +221,7 @@ class Credentials:
             self.certificates.forget_user(revocation.subject)
 
     async def _load_key(self, api_key: str) -> KnownKey | None:
-        async with self._store.connection() as connection:
+        async with self._connections, self._store.connection() as connection:
             row = await connection.fetchrow(f"SELECT {_KEY_COLUMNS} FROM api_keys WHERE api_key = $1", api_key)  # noqa: S608 - a constant
             if row is None:
                 return None
@@ -220,7 +229,7 @@ class Credentials:
         return KnownKey(ApiKey.of(row), self._verifier(row), user, Tokens())
 
     async def _load_certificate(self, subject_uri: str) -> KnownCertificate | None:
-        async with self._store.connection() as connection:
+        async with self._connections, self._store.connection() as connection:
             row = await connection.fetchrow("SELECT * FROM certificates WHERE subject_uri = $1", subject_uri)
             if row is None:
                 return None
