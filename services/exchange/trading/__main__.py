@@ -49,6 +49,7 @@ from exchange.trading.service.attendance import SessionAttendance
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.events import EventService
+from exchange.trading.service.funds import FundsService
 from exchange.trading.service.health import HealthService
 from exchange.trading.service.market import MarketService
 from exchange.trading.service.order_stream import OrderStreams
@@ -174,6 +175,7 @@ class App:
         add_operator_services(
             self.ops,
             TradingAdminService(self.desk, self._inspector, metrics.text, replicas, self._make_snapshot, self.activity),
+            FundsService(self.desk, self.hub),
             EventService(self.desk, self.hub, places),
             ReplicaService(
                 secret, self._journal.incarnation, lambda: self.replica.downlinks if self.replica is not None else None

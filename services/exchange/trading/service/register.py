@@ -6,6 +6,7 @@ from exchange.runtime.grpc_server import GrpcServer
 from exchange.trading.service.account import AccountService
 from exchange.trading.service.admin import TradingAdminService
 from exchange.trading.service.events import EventService
+from exchange.trading.service.funds import FundsService
 from exchange.trading.service.health import HealthService
 from exchange.trading.service.market import MarketService
 from exchange.trading.service.orders import OrderService
@@ -14,6 +15,7 @@ from pincex.journal.v1 import event_service_pb2_grpc, replica_service_pb2_grpc
 from pincex.trading.v1 import (
     account_service_pb2_grpc,
     admin_service_pb2_grpc,
+    funds_service_pb2_grpc,
     health_service_pb2_grpc,
     market_service_pb2_grpc,
     order_service_pb2_grpc,
@@ -31,11 +33,12 @@ def add_client_services(
 
 
 def add_operator_services(
-    server: GrpcServer, admin: TradingAdminService, events: EventService, replicas: ReplicaService
+    server: GrpcServer, admin: TradingAdminService, funds: FundsService, events: EventService, replicas: ReplicaService
 ) -> None:
     """What operators, internal consumers and the other instances use. Links check a key of their own, and are taken by an
     instance that drains too: its last frames and results go over them.
     """
     server.add(admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server, admin)
+    server.add(funds_service_pb2_grpc.add_FundsServiceServicer_to_server, funds)
     server.add(event_service_pb2_grpc.add_EventServiceServicer_to_server, events)
     server.add(replica_service_pb2_grpc.add_ReplicaServiceServicer_to_server, replicas)
