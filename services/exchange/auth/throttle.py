@@ -26,6 +26,7 @@ from exchange.auth.quick_cache import QuickCache
 from exchange.auth.store import Connection, Store
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.auth.users import LOCK_LOGIN
+from exchange.runtime.audit.contract import LOGIN_THROTTLED
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
 
@@ -105,7 +106,7 @@ class LoginThrottle:
         address = normal_address(address)
         lowest, highest = network_of(address)
         name_key, address_key = _key("n", name_hash.hex()), _key("a", lowest)
-        await self._ask_quickly(name_key, address_key)
+        await self._ask_quickly(address, name_key, address_key)
         async with self._store.transaction() as connection:
             await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", _LOCK_NAME, _lock_number(name_hash))
             await connection.execute(
@@ -126,7 +127,7 @@ class LoginThrottle:
                 return Attempt(attempt_id, name_hash, address, name.running + 1)
         await self._remember_no(name_key, name_s)
         await self._remember_no(address_key, address_s)
-        raise self._refusal("name" if name_s else "address", max(name_s, address_s))
+        raise self._refusal(address, "name" if name_s else "address", max(name_s, address_s))
 
     async def failed(self, attempt: Attempt, user_id: int | None, reason: str) -> None:
         """See the contract."""
@@ -240,13 +241,13 @@ class LoginThrottle:
         self._recording.add(task)
         task.add_done_callback(self._recording.discard)
 
-    async def _ask_quickly(self, name_key: str, address_key: str) -> None:
+    async def _ask_quickly(self, address: str, name_key: str, address_key: str) -> None:
         """Refuse what Valkey knows to be blocked. Raises ServiceError TOO_MANY_ATTEMPTS."""
         now_ms = self._clock.time_ns() // 1_000_000
         for by, until in zip(("name", "address"), await self._cache.find((name_key, address_key)), strict=True):
             # Whatever else stands there is not ours.
             if until is not None and until.isascii() and until.isdigit() and len(until) < 16 and int(until) > now_ms:
-                raise self._refusal(by, min((int(until) - now_ms) / 1000, self._look_back.total_seconds()))
+                raise self._refusal(address, by, min((int(until) - now_ms) / 1000, self._look_back.total_seconds()))
 
     async def _remember_no(self, key: str, wait_s: float) -> None:
         if wait_s:
@@ -254,9 +255,14 @@ class LoginThrottle:
             until_ms = self._clock.time_ns() // 1_000_000 + wait_ms
             await self._cache.put(key, str(until_ms), live_ms=min(wait_ms, QUICK_NO_MS), only_new=True)
 
-    def _refusal(self, by: str, wait_s: float) -> ServiceError:
+    def _refusal(self, address: str, by: str, wait_s: float) -> ServiceError:
+        """What a caller gets; the log of it names the address only: whose name it is was not looked up."""
+        refusal = ServiceError(ErrorReason.TOO_MANY_ATTEMPTS, retry_after_seconds=float(max(1, math.ceil(wait_s))))
         self._metrics.attempts_refused.labels(by).inc()
-        return ServiceError(ErrorReason.TOO_MANY_ATTEMPTS, retry_after_seconds=float(max(1, math.ceil(wait_s))))
+        self._events.note(
+            LOGIN_THROTTLED, user_id=None, address=address, outcome=refusal.reason_name, details=f"by {by}"
+        )
+        return refusal
 
 
 def normal_address(text: str) -> str:

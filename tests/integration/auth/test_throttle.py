@@ -92,6 +92,9 @@ async def test_guesses_from_many_addresses_lock_the_name_they_all_try(rig: Rig) 
         assert await answer(rig, ALICE, PASSWORD, address) == ("TOO_MANY_ATTEMPTS", 900.0), "the right one, too"
     assert argon2_runs(rig) == runs, "nobody looked at it"
     assert row_of_lock(rig) == (LOCK_LOGIN, True)
+    throttled = [(event.address, event.actor, event.details) for event in rig.recorded.events[-3:]]
+    assert throttled == [(address, "", "by name") for address in (HERE, "203.0.113.1", "2001:db8::1")]
+    assert ALICE not in repr(rig.recorded.events)
     await rig.throttle.close()
     (entry,) = rig.recorded.entries
     assert (entry.action, entry.actor) == ("account.locked", str((await rig.user(ALICE)).user_id))
