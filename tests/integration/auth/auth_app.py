@@ -29,7 +29,7 @@ from pincex.auth.v1 import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from tests.postgres_fixture import Database
 
@@ -186,6 +186,15 @@ class Service:
             if loop.time() > deadline:
                 pytest.fail(f"still taken after {DEADLINE_S:g} s")
             await asyncio.sleep(0.02)
+
+    async def at_once(self, held: str, value: object, calls: Sequence[Awaitable[Any]]) -> list[Any]:
+        """The outcomes of calls that all reach a row's lock before any gets past it; `held` selects the row FOR UPDATE."""
+        waiting = "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+        with psycopg.connect(self.database.admin_url) as holder:
+            holder.execute(held, (value,))
+            tasks = [asyncio.ensure_future(call) for call in calls]
+            await eventually(lambda: self.rows(waiting) == [(len(tasks),)], f"{len(tasks)} calls wait for the row")
+        return await asyncio.gather(*tasks, return_exceptions=True)
 
     def sample(self, name: str, **labels: str) -> float:
         """A series of this instance."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 import pytest
@@ -12,6 +11,8 @@ from pincex.auth.v1 import user_service_pb2
 from tests.integration.auth.auth_app import HERE, THERE, Service, bearer, eventually, refused, running_auth
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+HOLD = "SELECT FROM user_sessions WHERE session_id = %s FOR UPDATE"
 
 
 def age(service: Service, session_id: str, seconds: float) -> None:
@@ -72,7 +73,8 @@ async def test_once_the_successor_was_used_no_answer_was_lost(service: Service) 
 
 async def test_refreshes_at_once_have_one_successor_between_them(service: Service) -> None:
     tokens = await service.new_session()
-    found = await asyncio.gather(*(service.refresh(tokens.refresh_token) for _ in range(6)))
+    calls = [service.refresh(tokens.refresh_token) for _ in range(6)]
+    found = await service.at_once(HOLD, tokens.session_id, calls)
     assert len({each.refresh_token for each in found}) == 1
     count = service.rows("SELECT count(*) FROM refresh_tokens WHERE session_id = %s", tokens.session_id)
     assert count == [(2,)]
@@ -81,11 +83,8 @@ async def test_refreshes_at_once_have_one_successor_between_them(service: Servic
 
 async def test_a_thief_and_the_owner_at_once_do_not_both_get_in(service: Service) -> None:
     tokens = await service.new_session()
-    outcomes = await asyncio.gather(
-        service.refresh(tokens.refresh_token, HERE),
-        service.refresh(tokens.refresh_token, THERE),
-        return_exceptions=True,
-    )
+    calls = [service.refresh(tokens.refresh_token, HERE), service.refresh(tokens.refresh_token, THERE)]
+    outcomes = await service.at_once(HOLD, tokens.session_id, calls)
     assert sum(isinstance(outcome, BaseException) for outcome in outcomes) == 1
     (ended,) = service.rows("SELECT ended_at IS NOT NULL FROM user_sessions WHERE session_id = %s", tokens.session_id)
     assert ended == (True,)

@@ -188,11 +188,12 @@ async def test_sub_accounts_are_bounded_also_when_made_at_once(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("exchange.auth.sub_accounts.MAX_SUB_ACCOUNTS", 2)
-    me = bearer(await service.new_session())
+    tokens = await service.new_session()
     calls = [
-        service.user.CreateSubAccount(pb.CreateSubAccountRequest(name=f"n{number}"), metadata=me) for number in range(5)
+        service.user.CreateSubAccount(pb.CreateSubAccountRequest(name=f"n{number}"), metadata=bearer(tokens))
+        for number in range(5)
     ]
-    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    outcomes = await service.at_once("SELECT FROM users WHERE user_id = %s FOR UPDATE", int(tokens.user_id), calls)
     assert sum(isinstance(outcome, pb.SubAccount) for outcome in outcomes) == 2
     assert sum("QUOTA_EXCEEDED" in str(getattr(each, "trailing_metadata", str)()) for each in outcomes) == 3
 
