@@ -44,26 +44,35 @@ async def test_an_action_is_stored_before_it_and_after_it(stored: Trail, tmp_pat
         assert await stored.told() == [("BEGUN", "r-1", "")]
         await trail.ended(entry(1), "PERMISSION_DENIED")
         await trail.happened(entry(2, "account.locked"))
+        for action in (
+            "pincex.auth.v1.AuthAdminService/RevokeApiKeyByAdmin",
+            "pincex.trading.v1.TradingAdminService/Halt",
+        ):
+            await trail.ended(entry(3, action), OK)
         # Each was durable when the call came back.
         assert await stored.told() == [
             ("BEGUN", "r-1", ""),
             ("ENDED", "r-1", "PERMISSION_DENIED"),
             ("HAPPENED", "r-2", OK),
+            *[("ENDED", "r-3", OK)] * 2,
         ]
     first = (await stored.reader.after(0, 1, 1))[0]
     assert (first.service, first.instance, first.writer_role) == ("auth-service", "auth-service-1", "auth_user")
     assert (first.actor, first.credential, first.address) == ("100001", "token", "203.0.113.9")
     assert (first.details, first.reason) == ('{"n":1}', "because")
     written = lines(tmp_path)
-    assert [line["phase"] for line in written] == ["BEGUN", "ENDED", "HAPPENED"]
+    assert [line["phase"] for line in written] == ["BEGUN", "ENDED", "HAPPENED", "ENDED", "ENDED"]
     # The head stands outside the database too.
     assert (written[0]["sequence"], written[0]["hash"]) == (1, first.hash.hex())
-    # What was refused and what happened by itself is in the security log, what went well is not.
+    # What was refused, what happened by itself and what was done to users is in the security log; a halt is not.
     security = lines(tmp_path, "security.log")
     assert [(line["kind"], line["outcome"]) for line in security] == [
         ("action.refused", "PERMISSION_DENIED"),
         ("account.locked", OK),
+        ("action.done", OK),
     ]
+    # Whom it concerned, too.
+    assert security[1]["details"] == '{"n":2}'
 
 
 PROGRAM = """
@@ -92,8 +101,9 @@ def writer(database: Database, logs: Path, number: int, rounds: int) -> subproce
 
 async def test_several_processes_write_one_chain_without_a_gap(stored: Trail, tmp_path: Path) -> None:
     writers = [writer(stored.database, tmp_path, number, ROUNDS) for number in range(WRITERS)]
-    statuses = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=60) for process in writers))
-    assert statuses
+    told = await asyncio.gather(*(asyncio.to_thread(process.communicate, timeout=60) for process in writers))
+    # Each waited for its turn: none was refused and had to come again.
+    assert [out for out, _ in told if b"cannot be stored" in out] == []
     assert [process.returncode for process in writers] == [0] * WRITERS
     verdict = await stored.verdict()
     assert (verdict.records, verdict.broken, verdict.head.sequence) == (2 * WRITERS * ROUNDS, 0, 2 * WRITERS * ROUNDS)
@@ -155,7 +165,7 @@ async def test_while_the_database_is_away_nothing_begins_and_what_ends_is_stored
             ("BEGUN", "r-4", ""),
         ]
         assert (await stored.verdict()).broken == 0
-    assert [line["outcome"] for line in lines(tmp_path, "security.log")] == ["AUDIT_UNAVAILABLE"] * 2 + [OK]
+    assert [line["outcome"] for line in lines(tmp_path, "security.log")] == ["AUDIT_UNAVAILABLE"] * 2 + [OK] * 4
 
 
 async def test_a_record_whose_answer_was_lost_is_stored_once(

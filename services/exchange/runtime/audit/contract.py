@@ -20,6 +20,7 @@ CERTIFICATE_REFUSED: Final = "certificate.refused"
 PERMISSION_DENIED: Final = "permission.denied"
 SERVICE_REFUSED: Final = "service.refused"
 ACTION_REFUSED: Final = "action.refused"
+ACTION_DONE: Final = "action.done"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +78,8 @@ class SecurityEvent:
 class SecurityLog(Protocol):
     """Writes security.log; one a process. `exchange.runtime.audit.security` has it.
 
-    Trails write there by themselves what `happened`, and what `ended` with another outcome than OK. Everybody else notes
-    what no record tells: refused credentials, failed log-ins, uses of API keys.
+    Trails write there by themselves what `happened`, what `ended` with another outcome than OK, and what was done to users,
+    keys and sessions. Everybody else notes what no record tells: refused credentials, failed log-ins, uses of API keys.
     """
 
     def note(self, event: SecurityEvent) -> None:

@@ -7,13 +7,15 @@ from typing import Final
 
 import structlog
 
-from exchange.runtime.audit.contract import ACTION_REFUSED, OK, AuditEntry, SecurityEvent, SecurityLog
+from exchange.runtime.audit.contract import ACTION_DONE, ACTION_REFUSED, OK, AuditEntry, SecurityEvent, SecurityLog
 from exchange.runtime.audit.line_file import LineFile
 from exchange.runtime.audit.metrics import AuditMetrics
-from exchange.runtime.audit.records import BEGUN, ENDED, HAPPENED, AuditRecord, Writer
+from exchange.runtime.audit.records import BEGUN, ENDED, HAPPENED, AuditRecord, Writer, safe_details
 from exchange.runtime.errors import ErrorReason, ServiceError
 
 _TELL_EVERY_S: Final = 60.0
+# The contracts whose every audited action bears on security: locks, revocations, roles, passwords.
+_OF_SECURITY: Final = "pincex.auth."
 
 
 class AuditFile:
@@ -77,9 +79,11 @@ class FilesTrail:
 
 
 def note_end(security: SecurityLog, entry: AuditEntry, outcome: str) -> None:
-    """Tell the security log of an action that was refused."""
+    """Tell the security log of an action that was refused, and of what was done to users, keys and sessions."""
     if outcome != OK:
         security.note(_event(ACTION_REFUSED, entry, outcome))
+    elif entry.action.startswith(_OF_SECURITY):
+        security.note(_event(ACTION_DONE, entry, outcome))
 
 
 def note_happening(security: SecurityLog, entry: AuditEntry, outcome: str) -> None:
@@ -96,5 +100,6 @@ def _event(kind: str, entry: AuditEntry, outcome: str) -> SecurityEvent:
         address=entry.address,
         action=entry.action,
         request_id=entry.request_id,
-        details=entry.reason,
+        # What was asked holds the reason too.
+        details=safe_details(entry.details),
     )
