@@ -108,7 +108,7 @@ class LoginThrottle:
         name_key, address_key = _key("n", name_hash.hex()), _key("a", lowest)
         await self._ask_quickly(address, name_key, address_key)
         async with self._store.transaction() as connection:
-            await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", _LOCK_NAME, _lock_number(name_hash))
+            await _hold_name(connection, name_hash)
             await connection.execute(
                 "SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK_ADDRESS, f"{lowest}-{highest}"
             )
@@ -151,8 +151,8 @@ class LoginThrottle:
     async def succeeded(self, attempt: Attempt) -> None:
         """See the contract."""
         async with self._store.transaction() as connection:
-            await self._take_back(connection, attempt)
             await self.forgive(connection, attempt.name_hash)
+            await self._take_back(connection, attempt)
         if attempt.number > self._policy.free_attempts:
             await self.opened(attempt.name_hash)
 
@@ -167,6 +167,8 @@ class LoginThrottle:
 
     async def forgive(self, connection: Connection, name_hash: bytes) -> None:
         """Count the failures of a name no more, in the transaction of what forgives them; then call `opened`."""
+        # Held, since two that forgive the same rows could each wait for one that the other has.
+        await _hold_name(connection, name_hash)
         await connection.execute(
             "UPDATE failed_login_attempts SET forgiven = true WHERE name_hash = $1 AND NOT forgiven", name_hash
         )
@@ -191,7 +193,9 @@ class LoginThrottle:
         async with self._store.connection() as connection:
             gone: str = await connection.execute(
                 "DELETE FROM failed_login_attempts WHERE attempt_id IN (SELECT attempt_id FROM failed_login_attempts "
-                "WHERE attempt_time < clock_timestamp() - $1::interval ORDER BY attempt_time LIMIT $2)",
+                "WHERE attempt_time < clock_timestamp() - $1::interval ORDER BY attempt_time LIMIT $2 "
+                # Whoever forgives them at the same time is not waited for.
+                "FOR UPDATE SKIP LOCKED)",
                 KEEP_ATTEMPTS,
                 PURGE_ROWS,
             )
@@ -285,5 +289,7 @@ def _key(kind: str, what: str) -> str:
     return f"pincex:auth:wait:{kind}:{what}"
 
 
-def _lock_number(name_hash: bytes) -> int:
-    return int.from_bytes(name_hash[:4], "big", signed=True)
+async def _hold_name(connection: Connection, name_hash: bytes) -> None:
+    """Until the transaction ends, nobody else admits or forgives attempts of this name."""
+    number = int.from_bytes(name_hash[:4], "big", signed=True)
+    await connection.execute("SELECT pg_advisory_xact_lock($1, $2)", _LOCK_NAME, number)

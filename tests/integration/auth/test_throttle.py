@@ -260,6 +260,18 @@ async def test_a_success_is_forgotten_by_valkey_at_once_too(cached: Rig) -> None
         assert connection.execute("SELECT user_id FROM user_sessions").fetchall() == [(user.user_id,)]
 
 
+async def test_successes_and_an_unlock_at_the_same_time_do_not_wait_for_each_other(database: Database) -> None:
+    async with running_rig(database) as one, running_rig(database) as other:
+        user = await one.add_user(ALICE)
+        for _ in range(10):
+            started = [await rig.throttle.admit(ALICE, HERE) for rig in (one, other, one)]
+            await asyncio.gather(
+                *(rig.throttle.succeeded(attempt) for rig, attempt in zip((one, other, other), started, strict=True)),
+                one.admin.unlock(user.user_id),
+            )
+        assert one.attempts() == []
+
+
 async def test_guesses_at_many_names_at_once_get_no_further_than_one_by_one(database: Database) -> None:
     async with running_rig(database) as one, running_rig(database) as other:
         answers = await asyncio.gather(
