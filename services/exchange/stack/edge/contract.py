@@ -76,11 +76,6 @@ class Contract:
             method for method in self.methods if not method.access.internal and not (public and method.ops_only)
         )
 
-    def rest_paths(self, *, public: bool) -> tuple[str, ...]:
-        """`"GET /api/v1/..."` of every REST binding, sorted by path."""
-        found = {(path, verb) for method in self.carried(public=public) for verb, path in method.http}
-        return tuple(f"{verb} {path}" for path, verb in sorted(found))
-
     def method_at(self, path: str) -> Method | None:
         """The method that a GET of exactly this path calls."""
         return next((method for method in self.methods if ("GET", path) in method.http), None)

@@ -56,12 +56,7 @@ def http_filters(plan: EdgePlan, *, public: bool, certificates: bool = False) ->
 
 
 def _services(plan: EdgePlan, *, public: bool) -> list[str]:
-    served = (
-        method.service
-        for method in plan.contract.carried(public=public)
-        if plan.upstream_of(method.package, public=public) is not None
-    )
-    return list(dict.fromkeys(served))
+    return list(dict.fromkeys(method.service for method in plan.served(public=public)))
 
 
 def cors_policy() -> Json:

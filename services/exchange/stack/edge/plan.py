@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from exchange.stack.edge.contract import Contract
+    from exchange.stack.edge.contract import Contract, Method
 
 # Envoy's configuration as JSON. A precise recursive type makes every literal below need a cast and finds no error that
 # `envoy --mode validate` does not find.
@@ -135,6 +135,11 @@ class EdgePlan:
     def checks_roles(self, *, public: bool) -> bool:
         """Whether a listener lets nobody through whose token has not the roles: where the port says nothing about the caller."""
         return self.identity is not None and not public and not self.anonymous
+
+    def served(self, *, public: bool) -> tuple[Method, ...]:
+        """The methods that a listener carries and something here answers."""
+        carried = self.contract.carried(public=public)
+        return tuple(method for method in carried if self.upstream_of(method.package, public=public) is not None)
 
     def upstream_of(self, package: str, *, public: bool) -> str | None:
         """The upstream that serves this proto package on that listener, None if nothing here does."""

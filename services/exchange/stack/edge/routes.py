@@ -34,7 +34,7 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     fixed paths and the catch-all are for the first time, the list of methods is for the second and for native gRPC.
     """
     found = [*_landing(plan), *_loopback_metrics(plan)] if public else []
-    for method in plan.contract.carried(public=public):
+    for method in plan.served(public=public):
         upstream = plan.upstream_of(method.package, public=public)
         if upstream is not None:
             found.append(_method_route(plan, method, upstream, public=public))
@@ -56,7 +56,8 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
 
 
 def _landing(plan: EdgePlan) -> list[Json]:
-    paths = plan.contract.rest_paths(public=True)
+    bindings = {(path, verb) for method in plan.served(public=True) for verb, path in method.http}
+    paths = [f"{verb} {path}" for path, verb in sorted(bindings)]
     read: Json = {"name": ":method", "string_match": {"safe_regex": {"regex": "GET|HEAD"}}}
     wants_html: Json = {"name": "accept", "string_match": {"contains": "text/html"}}
     as_json = json.dumps(landing_json(paths), indent=2) + "\n"
