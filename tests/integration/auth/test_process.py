@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,12 +10,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from tests.integration.auth.auth_app import environment
+import grpc
+import psycopg
+
+from pincex.auth.v1 import auth_service_pb2, auth_service_pb2_grpc
+from tests.integration.auth.auth_app import environment, eventually
 
 if TYPE_CHECKING:
     from tests.postgres_fixture import Database
@@ -106,3 +111,50 @@ def test_another_secret_than_that_of_the_stored_keys_is_refused(
     with process(database, tmp_path, PINCEX_AUTH_SECRET="another secret of thirty-two characters") as started:
         assert started.wait(DEADLINE_S) == 1
     assert "another PINCEX_AUTH_SECRET" in (tmp_path / "log").read_text()
+
+
+async def test_a_kill_amid_refreshes_costs_nobody_the_session(
+    database: Database, tmp_path: Path, free_port: Callable[[], int]
+) -> None:
+    """Whoever got no answer asks another instance, with the token that it had."""
+    held: list[str] = []
+    refreshed = 0
+
+    async def keep_refreshing(stub: Any, number: int) -> None:
+        nonlocal refreshed
+        while True:
+            found = await stub.RefreshTokens(auth_service_pb2.RefreshTokensRequest(refresh_token=held[number]))
+            held[number] = found.refresh_token
+            refreshed += 1
+
+    (first_port, first), (second_port, second) = [(free_port(), free_port()) for _ in range(2)]
+    with (
+        process(database, tmp_path, PINCEX_GRPC_PORT=str(first_port), PINCEX_METRICS_PORT=str(first)) as victim,
+        process(database, tmp_path, PINCEX_GRPC_PORT=str(second_port), PINCEX_METRICS_PORT=str(second)),
+    ):
+        for port in (first, second):
+            until(lambda port=port: answer(port, "/readyz") == (200, "ok\n"), "it is ready")  # type: ignore[misc]
+        password = (tmp_path / "secrets" / "operator-password").read_text()
+        login = auth_service_pb2.LoginRequest(email="operator@localhost", password=password)
+        async with stub_of(first_port) as stub, stub_of(second_port) as survivor:
+            held += [(await stub.Login(login)).refresh_token for _ in range(4)]
+            storm = [asyncio.create_task(keep_refreshing(stub, number)) for number in range(len(held))]
+            await eventually(lambda: refreshed > 40, "many refreshes")
+            victim.kill()
+            await asyncio.wait(storm)
+            assert all(isinstance(task.exception(), grpc.aio.AioRpcError) for task in storm)
+            for token in held:
+                request = auth_service_pb2.RefreshTokensRequest(refresh_token=token)
+                assert (await survivor.RefreshTokens(request)).user_id
+    with psycopg.connect(database.admin_url) as connection:
+        unused = connection.execute(
+            "SELECT count(*) FILTER (WHERE used_at IS NULL) FROM refresh_tokens GROUP BY session_id"
+        ).fetchall()
+    assert unused == [(1,)] * len(held)
+
+
+@asynccontextmanager
+async def stub_of(port: int) -> AsyncIterator[Any]:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub: Any = auth_service_pb2_grpc.AuthServiceStub
+        yield stub(channel)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import grpc
+import psycopg
 import pytest
 
 from pincex.auth.v1 import auth_service_pb2 as pb
@@ -139,6 +141,19 @@ async def test_a_refresh_that_fails_halfway_uses_nothing_up(service: Service, mo
         patch.setattr(service.app.parts.sessions, "_add_token", broken)
         assert (await refused(service.refresh(tokens.refresh_token))).reason == "INTERNAL"
     assert service.rows("SELECT used_at FROM refresh_tokens WHERE session_id = %s", tokens.session_id) == [(None,)]
+    assert (await service.refresh(tokens.refresh_token)).access_token
+
+
+async def test_a_client_that_gives_up_while_it_waits_uses_nothing_up_and_holds_nothing(service: Service) -> None:
+    tokens = await service.new_session()
+    request = pb.RefreshTokensRequest(refresh_token=tokens.refresh_token)
+    with psycopg.connect(service.database.admin_url) as holder:
+        holder.execute(HOLD, (tokens.session_id,))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await service.auth.RefreshTokens(request, timeout=0.3)
+        assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    waiting = "SELECT 1 FROM pg_stat_activity WHERE usename = 'auth_user' AND state LIKE 'idle in transaction%%'"
+    await eventually(lambda: service.rows(waiting) == [], "its transaction is over")
     assert (await service.refresh(tokens.refresh_token)).access_token
 
 
