@@ -180,6 +180,13 @@ def temporary_home() -> Iterator[Path]:
         shutil.rmtree(parent, ignore_errors=True)
 
 
+def exchange_in(folder: StackFolder, said: str = "") -> ExchangeStack:
+    """The exchange that runs in a folder. Raises KeyError if none does."""
+    status = folder.status()
+    urls = {name: status[name] for name in ExchangeStack.__slots__ if name not in {"folder", "said"}}
+    return ExchangeStack(folder, said, **urls)
+
+
 @contextmanager
 def running_stack(folder: StackFolder, *options: str) -> Iterator[ExchangeStack]:
     """`pincex up --detach`, and `pincex down` at the end; fails with what `up` said if it does not start."""
@@ -187,9 +194,7 @@ def running_stack(folder: StackFolder, *options: str) -> Iterator[ExchangeStack]
     if started.returncode != 0:
         pytest.fail(f"the exchange did not start:\n{started.stdout}{started.stderr}")
     try:
-        status = folder.status()
-        urls = {name: status[name] for name in ExchangeStack.__slots__ if name not in {"folder", "said"}}
-        yield ExchangeStack(folder, started.stdout, **urls)
+        yield exchange_in(folder, started.stdout)
     finally:
         stopped = folder.command("down", deadline_s=DOWN_DEADLINE_S)
         assert stopped.returncode == 0, stopped.stderr

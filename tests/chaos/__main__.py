@@ -21,7 +21,7 @@ from pincex_client import ExchangeError
 from tests.chaos.monkey import Options, run
 from tests.chaos.summary import text
 from tests.integration.recovery.edge import AtTheEdge
-from tests.stack_fixture import ExchangeStack, StackFolder, running_stack, stack_folder, temporary_home
+from tests.stack_fixture import ExchangeStack, StackFolder, exchange_in, running_stack, stack_folder, temporary_home
 
 
 def options() -> argparse.ArgumentParser:
@@ -50,9 +50,8 @@ def exchange_of(home: str | None, *, standby: bool) -> Iterator[ExchangeStack]:
             yield own
         return
     path = Path(home).resolve()
-    status = request(path, "status")
-    urls = {name: status[name] for name in ExchangeStack.__slots__ if name != "folder"}
-    yield ExchangeStack(StackFolder(path, {**os.environ, "PINCEX_HOME": str(path)}), **urls)
+    request(path, "status")
+    yield exchange_in(StackFolder(path, {**os.environ, "PINCEX_HOME": str(path)}))
 
 
 @contextmanager
