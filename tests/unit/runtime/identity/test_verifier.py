@@ -13,6 +13,7 @@ from typing import Any
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from exchange.runtime.clock import ManualClock
@@ -98,6 +99,11 @@ def tampered() -> str:
     return f"{head}.{base64url({**claims, 'acc': 'maker'})}.{signature}"
 
 
+def with_signature(change: Callable[[bytes], bytes]) -> str:
+    signed, _, signature = ISSUER.token().rpartition(".")
+    return f"{signed}.{base64url(change(base64.urlsafe_b64decode(signature + '==')))}"
+
+
 REFUSED: dict[str, Callable[[], str]] = {
     "nothing": lambda: "",
     "no token": lambda: "hello",
@@ -114,6 +120,14 @@ REFUSED: dict[str, Callable[[], str]] = {
     "another key under our key's id": lambda: ISSUER.sign(
         ISSUER.claims(), SigningKey(key_id=KEY.key_id, private=OTHER.private)
     ),
+    "a signature in DER": lambda: with_signature(lambda raw: KEY.private.sign(b"x", ec.ECDSA(hashes.SHA256()))),
+    "a signature of zeros": lambda: with_signature(lambda raw: bytes(64)),
+    "a signature that is a byte short": lambda: with_signature(lambda raw: raw[:-1]),
+    "a signature that is a byte long": lambda: with_signature(lambda raw: raw + b"\0"),
+    "a padded signature": lambda: ISSUER.token() + "==",
+    "a signature with characters between": lambda: ISSUER.token()[:-3] + "\n" + ISSUER.token()[-3:],
+    "a fourth part": lambda: ISSUER.token() + ".AAAA",
+    "no header": lambda: ISSUER.token().partition(".")[2],
     "another type": lambda: ISSUER.sign(ISSUER.claims(), typ="JWT"),
     "an extension that must be understood": lambda: ISSUER.sign(ISSUER.claims(), crit=["x"], x=1),
     "a key id that is no text": lambda: forged({"alg": "ES256", "typ": "at+jwt", "kid": 7}, ISSUER.claims()),
@@ -134,12 +148,15 @@ REFUSED: dict[str, Callable[[], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_token_that_is_not_ours_is_refused_and_takes_no_memory(verifier, name):
+@pytest.mark.parametrize("seen", [False, True], ids=["at first", "after a good one"])
+def test_a_token_that_is_not_ours_is_refused_and_takes_no_memory(verifier, name, seen):
+    if seen:
+        verifier.verify(ISSUER.token("100777"))
     token = REFUSED[name]()
     with pytest.raises(ServiceError) as caught:
         verifier.verify(token)
     assert caught.value.reason == ErrorReason.TOKEN_REFUSED
-    assert verifier.cached == 0
+    assert verifier.cached == seen
     for part in token.split("."):
         assert len(part) < 8 or part not in str(caught.value)
 
@@ -195,7 +212,7 @@ def test_a_token_expires_whether_or_not_it_was_seen_before(verifier, clock):
 def test_a_signature_is_checked_once(verifier, monkeypatch):
     token = ISSUER.token()
     first = verifier.verify(token)
-    monkeypatch.setattr(jwt, "decode", None)
+    monkeypatch.setattr(verifier_module, "_signed_payload", None)
     assert verifier.verify(token) is first
 
 
@@ -207,7 +224,7 @@ def test_the_cache_is_bounded_and_forgets_the_least_used(verifier, monkeypatch):
     verifier.verify(tokens[0])
     verifier.verify(tokens[3])
     assert verifier.cached == 3
-    monkeypatch.setattr(jwt, "decode", None)
+    monkeypatch.setattr(verifier_module, "_signed_payload", None)
     verifier.verify(tokens[0])
     with pytest.raises(TypeError):
         verifier.verify(tokens[1])
