@@ -12,6 +12,7 @@ import grpc.aio
 from pincex.trading.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    admin_replicas_pb2,
     admin_service_pb2,
     admin_service_pb2_grpc,
 )
@@ -240,18 +241,18 @@ class AdminClient:
 
     async def compare_replicas(self, symbol: str = "") -> models.ReplicaComparison:
         """All instances of the trading engine side by side, with the hash of a market's book if it is named."""
-        request = admin_service_pb2.CompareReplicasRequest(symbol=symbol)
+        request = admin_replicas_pb2.CompareReplicasRequest(symbol=symbol)
         return from_wire(models.ReplicaComparison, await self._read(self._admin.CompareReplicas, request))
 
     async def hand_over(self, *, reason: str = "") -> models.HandOver:
         """Give leadership to another instance. Tried once: a repeat would give it away once more."""
-        request = admin_service_pb2.HandOverLeadershipRequest(reason=reason)
+        request = admin_replicas_pb2.HandOverLeadershipRequest(reason=reason)
         answer = await self._caller.call(self._admin.HandOverLeadership, request, repeatable=False)
         return from_wire(models.HandOver, answer)
 
     async def activate_rules(self, rules_version: int, *, reason: str = "") -> models.RulesActivation:
         """Let the next version of the matching rules hold, once every instance knows it; repeating it is harmless."""
-        request = admin_service_pb2.ActivateRulesRequest(rules_version=rules_version, reason=reason)
+        request = admin_replicas_pb2.ActivateRulesRequest(rules_version=rules_version, reason=reason)
         return from_wire(models.RulesActivation, await self._write(self._admin.ActivateRules, request))
 
     # --- The journal ------------------------------------------------------------------------------------------------
@@ -270,7 +271,7 @@ class AdminClient:
         0 means the oldest sequence that is retained, and the head. Closing the iterator ends the verification. Raises
         `ExchangeError`; Unavailable too when the stream ends without a result.
         """
-        request = admin_service_pb2.VerifyJournalRequest(from_sequence=from_sequence, to_sequence=to_sequence)
+        request = admin_replicas_pb2.VerifyJournalRequest(from_sequence=from_sequence, to_sequence=to_sequence)
         request_id = new_id("r")
         headers = with_request_id(await self._caller.identity.metadata(), request_id)
         stream = self._admin.VerifyJournal(request, metadata=headers)

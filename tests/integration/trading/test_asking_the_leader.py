@@ -10,7 +10,7 @@ import pytest
 
 from exchange.trading import rules
 from exchange.trading.service.leader_calls import PUT_THROUGH_KEY
-from pincex.trading.v1 import admin_service_pb2 as pb
+from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
 from tests.integration.trading.engine_app import DEADLINE_S, Exchange, eventually, refused, running_exchange
 
 pytestmark = pytest.mark.each_role
@@ -25,7 +25,7 @@ async def test_leadership_goes_to_a_follower_whoever_is_asked(
 ) -> None:
     async with running_exchange(monkeypatch, store=exchange.store, PINCEX_INSTANCE="another") as another:
         placed = await exchange.demo.buy("1", "49000")
-        given = await ask(exchange, "HandOverLeadership", pb.HandOverLeadershipRequest(reason="a test"))
+        given = await ask(exchange, "HandOverLeadership", replicas_pb.HandOverLeadershipRequest(reason="a test"))
 
         assert (given.instance, given.sequence >= int(placed.sequence)) == ("engine-under-test", True)
         assert exchange.app.desk.sequencer is None
@@ -35,7 +35,7 @@ async def test_leadership_goes_to_a_follower_whoever_is_asked(
 
 async def test_leadership_that_nobody_can_take_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_exchange(monkeypatch) as alone:
-        refusal = await refused(ask(alone, "HandOverLeadership", pb.HandOverLeadershipRequest()))
+        refusal = await refused(ask(alone, "HandOverLeadership", replicas_pb.HandOverLeadershipRequest()))
 
         assert (refusal.code, refusal.reason) == ("UNAVAILABLE", "NOT_READY")
         assert "no follower" in refusal.message
@@ -45,7 +45,7 @@ async def test_leadership_that_nobody_can_take_stays(monkeypatch: pytest.MonkeyP
 async def test_a_call_is_put_through_once(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running_exchange(monkeypatch, store=exchange.store, PINCEX_INSTANCE="another") as follower:
         call = follower.operator.admin.HandOverLeadership(
-            pb.HandOverLeadershipRequest(), metadata=((PUT_THROUGH_KEY, "1"),), timeout=DEADLINE_S
+            replicas_pb.HandOverLeadershipRequest(), metadata=((PUT_THROUGH_KEY, "1"),), timeout=DEADLINE_S
         )
         assert (await refused(call)).reason == "NOT_READY"
         assert exchange.app.desk.sequencer is not None
@@ -56,7 +56,7 @@ async def test_a_leader_that_hangs_is_not_waited_for_long(monkeypatch: pytest.Mo
     hanging = asyncio.Event()
     monkeypatch.setattr(exchange.app.replica, "hand_over", hanging.wait)
     async with running_exchange(monkeypatch, store=exchange.store, PINCEX_INSTANCE="another") as follower:
-        refusal = await refused(ask(follower, "HandOverLeadership", pb.HandOverLeadershipRequest()))
+        refusal = await refused(ask(follower, "HandOverLeadership", replicas_pb.HandOverLeadershipRequest()))
         hanging.set()
 
     assert (refusal.reason, refusal.code) == ("NOT_READY", "UNAVAILABLE")
@@ -81,7 +81,7 @@ async def newer_rules(exchange: Exchange, leader: Exchange, version: int, monkey
         follower = running_exchange(older, store=leader.store, PINCEX_INSTANCE="older")
         await follower.__aenter__()
     try:
-        refusal = await refused(ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=version)))
+        refusal = await refused(ask(exchange, "ActivateRules", replicas_pb.ActivateRulesRequest(rules_version=version)))
         assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "RULES_NOT_SUPPORTED")
         assert refusal.metadata == {"instance": "older", "supported_rules_version": str(version - 1)}
         assert leader.engine.state.rules_version == version - 1
@@ -90,15 +90,15 @@ async def newer_rules(exchange: Exchange, leader: Exchange, version: int, monkey
     downlinks = leader.app.replica.downlinks if leader.app.replica is not None else None
     assert downlinks is not None
     await eventually(lambda: all(one.instance != "older" for one in downlinks.replicas()), "the older one is gone")
-    answer = await ask(exchange, "ActivateRules", pb.ActivateRulesRequest(rules_version=version, reason="new"))
+    answer = await ask(exchange, "ActivateRules", replicas_pb.ActivateRulesRequest(rules_version=version, reason="new"))
     assert (answer.rules_version, leader.engine.state.rules_version) == (version, version)
 
 
 async def test_only_operators_may(exchange: Exchange) -> None:
     for method, request in (
-        ("CompareReplicas", pb.CompareReplicasRequest()),
-        ("HandOverLeadership", pb.HandOverLeadershipRequest()),
-        ("ActivateRules", pb.ActivateRulesRequest(rules_version=2)),
+        ("CompareReplicas", replicas_pb.CompareReplicasRequest()),
+        ("HandOverLeadership", replicas_pb.HandOverLeadershipRequest()),
+        ("ActivateRules", replicas_pb.ActivateRulesRequest(rules_version=2)),
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await exchange.demo.ask(getattr(exchange.demo.admin, method), request)

@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 from exchange.trading.past import books
 from exchange.trading.past.books import MAX_BUILDS
 from exchange.trading.service import past
-from pincex.trading.v1 import admin_service_pb2, market_service_pb2
+from pincex.trading.v1 import admin_replicas_pb2, admin_service_pb2, market_service_pb2
 from tests.integration.trading.engine_app import DEADLINE_S, Exchange, Stream, eventually, refusal_of, refused
 
 
@@ -25,14 +25,14 @@ async def book(exchange: Exchange, symbol: str = "BTCUSD", **fields: Any) -> mar
 
 
 def verification(exchange: Exchange, first: int = 0, last: int = 0) -> Stream:
-    request = admin_service_pb2.VerifyJournalRequest(from_sequence=first, to_sequence=last)
+    request = admin_replicas_pb2.VerifyJournalRequest(from_sequence=first, to_sequence=last)
     return exchange.operator.stream(exchange.operator.admin.VerifyJournal, request)
 
 
-async def verified(exchange: Exchange) -> admin_service_pb2.VerifyJournalProgress | None:
+async def verified(exchange: Exchange) -> admin_replicas_pb2.VerifyJournalProgress | None:
     """What a verification finds, None while another one runs."""
     try:
-        found: admin_service_pb2.VerifyJournalProgress = (await verification(exchange).rest())[-1]
+        found: admin_replicas_pb2.VerifyJournalProgress = (await verification(exchange).rest())[-1]
     except grpc.RpcError as error:
         if refusal_of(error).reason != "OVERLOADED":
             raise
@@ -192,7 +192,7 @@ async def test_stretches_that_are_not_there_are_refused_before_the_first_message
         assert (found.reason, found.metadata) == ("SEQUENCE_IN_FUTURE", {"head_sequence": str(head)})
     found = await refused(verification(exchange, 5, 4).next())
     assert (found.reason, found.metadata) == ("INVALID_FIELD", {"field": "to_sequence", "value": "4"})
-    outsider = exchange.demo.stream(exchange.demo.admin.VerifyJournal, admin_service_pb2.VerifyJournalRequest())
+    outsider = exchange.demo.stream(exchange.demo.admin.VerifyJournal, admin_replicas_pb2.VerifyJournalRequest())
     with pytest.raises(Exception, match="UNIMPLEMENTED"):
         await outsider.next()
 

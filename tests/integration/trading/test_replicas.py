@@ -22,7 +22,7 @@ from exchange.trading.sequencer import Sequencer, SequencerLimits
 from exchange.trading.service.replica_link import KEY_METADATA, link_key
 from pincex.journal.v1 import replica_service_pb2 as replica_pb
 from pincex.journal.v1 import replica_service_pb2_grpc
-from pincex.trading.v1 import admin_service_pb2, market_service_pb2, order_service_pb2
+from pincex.trading.v1 import admin_replicas_pb2, admin_service_pb2, market_service_pb2, order_service_pb2
 from tests.integration.trading.engine_app import (
     Exchange,
     Stream,
@@ -49,9 +49,9 @@ async def three(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[Exchange]
         yield found
 
 
-async def compared(exchange: Exchange) -> admin_service_pb2.CompareReplicasResponse:
-    request = admin_service_pb2.CompareReplicasRequest(symbol="BTC/USD")
-    found: admin_service_pb2.CompareReplicasResponse = await exchange.operator.ask(
+async def compared(exchange: Exchange) -> admin_replicas_pb2.CompareReplicasResponse:
+    request = admin_replicas_pb2.CompareReplicasRequest(symbol="BTC/USD")
+    found: admin_replicas_pb2.CompareReplicasResponse = await exchange.operator.ask(
         exchange.operator.admin.CompareReplicas, request
     )
     return found
@@ -64,7 +64,7 @@ def links_of(exchange: Exchange) -> int:
 
 
 async def hand_over(exchange: Exchange) -> None:
-    request = admin_service_pb2.HandOverLeadershipRequest(reason="a test")
+    request = admin_replicas_pb2.HandOverLeadershipRequest(reason="a test")
     await exchange.operator.ask(exchange.operator.admin.HandOverLeadership, request)
 
 

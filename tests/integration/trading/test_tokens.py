@@ -15,7 +15,13 @@ from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import Secret
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.identity.service_token import ServiceTokens
-from pincex.trading.v1 import account_service_pb2, admin_service_pb2, order_commands_pb2, order_service_pb2
+from pincex.trading.v1 import (
+    account_service_pb2,
+    admin_replicas_pb2,
+    admin_service_pb2,
+    order_commands_pb2,
+    order_service_pb2,
+)
 from tests.identity_fixture import Issuer, SigningKey, bearer
 from tests.integration.trading.engine_app import (
     BUY,
@@ -131,7 +137,7 @@ async def test_who_asks_a_follower_for_what_the_leader_does_is_known_there_too(
         monkeypatch, guarded.issuer, database.trading_url, store=guarded.exchange.store, PINCEX_INSTANCE="another"
     )
     async with follower as asked:
-        request = admin_service_pb2.HandOverLeadershipRequest(reason="a test")
+        request = admin_replicas_pb2.HandOverLeadershipRequest(reason="a test")
         given = await asked.operator.admin.HandOverLeadership(request, metadata=metadata, timeout=DEADLINE_S)
         assert given.instance == "engine-under-test"
         assert asked.app.desk.sequencer is not None

@@ -14,6 +14,7 @@ from pincex.common.v1.errors_pb2 import ErrorReason
 from pincex.trading.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    admin_replicas_pb2,
     admin_service_pb2,
     admin_service_pb2_grpc,
     health_service_pb2,
@@ -381,7 +382,7 @@ class Admin(admin_service_pb2_grpc.TradingAdminServiceServicer):
     async def CompareReplicas(self, request, context):
         self.exchange.requests.append(request)
         hashes = {(one.state_hash, one.book_hash) for one in self.exchange.replicas if one.state_hash}
-        return admin_service_pb2.CompareReplicasResponse(
+        return admin_replicas_pb2.CompareReplicasResponse(
             sequence=1_234, identical=len(hashes) == 1, replicas=self.exchange.replicas
         )
 
@@ -389,13 +390,13 @@ class Admin(admin_service_pb2_grpc.TradingAdminServiceServicer):
         self.exchange.requests.append(request)
         if not self.exchange.replicas:
             await refuse(context, "NOT_READY", "no follower is there to take leadership")
-        return admin_service_pb2.HandOverLeadershipResponse(instance="fake-1", sequence=1_234)
+        return admin_replicas_pb2.HandOverLeadershipResponse(instance="fake-1", sequence=1_234)
 
     async def ActivateRules(self, request, context):
         self.exchange.requests.append(request)
         if request.rules_version > 2:
             await refuse(context, "RULES_NOT_SUPPORTED", instance="fake-1")
-        return admin_service_pb2.ActivateRulesResponse(rules_version=request.rules_version, sequence=1_234)
+        return admin_replicas_pb2.ActivateRulesResponse(rules_version=request.rules_version, sequence=1_234)
 
     async def VerifyJournal(self, request, context):
         self.exchange.requests.append(request)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from pincex.trading.v1.admin_service_pb2 import ReplicaComparison
-from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress as Progress
+from pincex.trading.v1.admin_replicas_pb2 import ReplicaComparison
+from pincex.trading.v1.admin_replicas_pb2 import VerifyJournalProgress as Progress
 from pincex_client import ExchangeClient
 from pincex_client.cli.app import hoist_global_options
 from pincex_client.cli.context import to_json

@@ -6,7 +6,7 @@ from decimal import Decimal
 import grpc
 import pytest
 
-from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress
+from pincex.trading.v1.admin_replicas_pb2 import VerifyJournalProgress
 from pincex_client import (
     AlreadyExists,
     ExchangeClient,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from pincex.trading.v1.admin_service_pb2 import VerifyJournalProgress
+from pincex.trading.v1.admin_replicas_pb2 import VerifyJournalProgress
 from pincex_client import ExchangeClient, RetryPolicy
 from pincex_client.cli.app import build_app
 from pincex_client.session import SessionOptions

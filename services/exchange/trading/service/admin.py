@@ -38,6 +38,7 @@ from exchange.trading.service.messages import asset_message, market_message
 from exchange.trading.service.past import JournalProofs
 from exchange.trading.service.replica_desk import ReplicaDesk
 from exchange.trading.service.units import amount_units, decimal_error, units_or_zero
+from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
 from pincex.trading.v1 import admin_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2_grpc, types_pb2
 
@@ -142,22 +143,26 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
             checks=[pb.InvariantCheck(name=name, holds=holds, detail=detail) for name, holds, detail in checks],
         )
 
-    def VerifyJournal(self, request: pb.VerifyJournalRequest, context: Any) -> AsyncIterator[pb.VerifyJournalProgress]:
+    def VerifyJournal(
+        self, request: replicas_pb.VerifyJournalRequest, context: Any
+    ) -> AsyncIterator[replicas_pb.VerifyJournalProgress]:
         """Prove a stretch of the journal."""
         return self._proofs.serve(request.from_sequence, request.to_sequence)
 
     # --- instances ---
 
-    async def CompareReplicas(self, request: pb.CompareReplicasRequest, context: Any) -> pb.CompareReplicasResponse:
+    async def CompareReplicas(
+        self, request: replicas_pb.CompareReplicasRequest, context: Any
+    ) -> replicas_pb.CompareReplicasResponse:
         """All instances side by side."""
         return await self._replicas.compare(request.symbol)
 
     async def HandOverLeadership(
-        self, request: pb.HandOverLeadershipRequest, context: Any
-    ) -> pb.HandOverLeadershipResponse:
+        self, request: replicas_pb.HandOverLeadershipRequest, context: Any
+    ) -> replicas_pb.HandOverLeadershipResponse:
         """Another instance leads."""
         if not self._replicas.leads:
-            found: pb.HandOverLeadershipResponse = await self._replicas.ask_leader(
+            found: replicas_pb.HandOverLeadershipResponse = await self._replicas.ask_leader(
                 "HandOverLeadership", request, context
             )
             return found
@@ -165,16 +170,20 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         self._log.info("leadership handed over", operator=self._operator(), reason=request.reason)
         return response
 
-    async def ActivateRules(self, request: pb.ActivateRulesRequest, context: Any) -> pb.ActivateRulesResponse:
+    async def ActivateRules(
+        self, request: replicas_pb.ActivateRulesRequest, context: Any
+    ) -> replicas_pb.ActivateRulesResponse:
         """Newer rules hold, once all instances know them."""
         if not self._replicas.leads:
-            found: pb.ActivateRulesResponse = await self._replicas.ask_leader("ActivateRules", request, context)
+            found: replicas_pb.ActivateRulesResponse = await self._replicas.ask_leader(
+                "ActivateRules", request, context
+            )
             return found
         version = request.rules_version
         self._replicas.check_rules(version)
         command = cmd.activate_rules(self._operator(), version)
         result = await self._execute(command, request.reason, f"rules {version} activated")
-        return pb.ActivateRulesResponse(rules_version=version, sequence=result[R_SEQUENCE])
+        return replicas_pb.ActivateRulesResponse(rules_version=version, sequence=result[R_SEQUENCE])
 
     # --- numbers ---
 

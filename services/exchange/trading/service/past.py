@@ -15,7 +15,7 @@ from exchange.trading.journal.contract import Journal
 from exchange.trading.past.answers import PastRefused, Progress, Refusal, Why
 from exchange.trading.past.proof import Proofs
 from exchange.trading.service.streaming import HEARTBEAT_S
-from pincex.trading.v1 import admin_service_pb2 as pb
+from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
 
 BUSY_RETRY_S: Final = 1.0
 """When to ask again where as much as may be done at a time is being done: a replay takes a while."""
@@ -65,7 +65,7 @@ class JournalProofs:
         self._proofs = Proofs(journal)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("admin")
 
-    async def serve(self, from_sequence: int, to_sequence: int) -> AsyncIterator[pb.VerifyJournalProgress]:
+    async def serve(self, from_sequence: int, to_sequence: int) -> AsyncIterator[replicas_pb.VerifyJournalProgress]:
         """The stream of one verification; its last progress is said again while nothing new is known.
 
         Raises ServiceError INVALID_FIELD, SEQUENCE_IN_FUTURE, SEQUENCE_NOT_RETAINED, OVERLOADED, all of them before the
@@ -108,9 +108,9 @@ class JournalProofs:
             self._log.error("the journal is not as it was written", difference=result.difference, **values)
 
 
-def progress_message(progress: Progress) -> pb.VerifyJournalProgress:
+def progress_message(progress: Progress) -> replicas_pb.VerifyJournalProgress:
     """A progress in the contract's form."""
-    return pb.VerifyJournalProgress(
+    return replicas_pb.VerifyJournalProgress(
         sequence=progress.sequence,
         to_sequence=progress.to_sequence,
         frame_count=progress.frame_count,

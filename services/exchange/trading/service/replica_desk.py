@@ -11,7 +11,7 @@ from exchange.trading.replication.messages import LinkLost
 from exchange.trading.replication.replica import Replica
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.leader_calls import put_through
-from pincex.trading.v1 import admin_service_pb2 as pb
+from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
 
 
 class ReplicaDesk:
@@ -29,7 +29,7 @@ class ReplicaDesk:
             raise ServiceError(ErrorReason.NOT_READY)
         return replica
 
-    async def compare(self, symbol: str) -> pb.CompareReplicasResponse:
+    async def compare(self, symbol: str) -> replicas_pb.CompareReplicasResponse:
         """State and book hashes of all instances at one sequence. Raises ServiceError NOT_READY where no leader answers,
         UNKNOWN_SYMBOL.
         """
@@ -39,7 +39,7 @@ class ReplicaDesk:
             found = await self._replica.compare(symbol)
         except LinkLost as lost:
             raise ServiceError(ErrorReason.NOT_READY, f"nothing to compare: {lost}") from None
-        response = pb.CompareReplicasResponse(sequence=found.sequence)
+        response = replicas_pb.CompareReplicasResponse(sequence=found.sequence)
         for state in found.states:
             replica = state.replica
             response.replicas.add(
@@ -65,14 +65,16 @@ class ReplicaDesk:
         """The leader's answer to this call of TradingAdminService; see `put_through`."""
         return await put_through(method, request, context, self._replica.replicas, self._tls)
 
-    async def hand_over(self) -> pb.HandOverLeadershipResponse:
+    async def hand_over(self) -> replicas_pb.HandOverLeadershipResponse:
         """Have a follower lead. Raises ServiceError NOT_READY where this instance does not lead, or nobody follows."""
         sequencer = self._desk.sequencer
         if sequencer is None:
             raise ServiceError(ErrorReason.NOT_READY, "this instance does not lead")
         if not await self._replica.hand_over():
             raise ServiceError(ErrorReason.NOT_READY, "no follower is there to take leadership")
-        return pb.HandOverLeadershipResponse(instance=self._desk.instance, sequence=sequencer.committed_sequence)
+        return replicas_pb.HandOverLeadershipResponse(
+            instance=self._desk.instance, sequence=sequencer.committed_sequence
+        )
 
     def check_rules(self, version: int) -> None:
         """Raise ServiceError RULES_NOT_SUPPORTED where an instance does not know the rules. For the leader, which alone

@@ -4,6 +4,7 @@ import grpc
 import warnings
 
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
+from pincex.trading.v1 import admin_replicas_pb2 as pincex_dot_trading_dot_v1_dot_admin__replicas__pb2
 from pincex.trading.v1 import admin_service_pb2 as pincex_dot_trading_dot_v1_dot_admin__service__pb2
 from pincex.trading.v1 import types_pb2 as pincex_dot_trading_dot_v1_dot_types__pb2
 
@@ -162,23 +163,23 @@ class TradingAdminServiceStub:
                 _registered_method=True)
         self.CompareReplicas = channel.unary_unary(
                 '/pincex.trading.v1.TradingAdminService/CompareReplicas',
-                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.SerializeToString,
-                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.FromString,
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasResponse.FromString,
                 _registered_method=True)
         self.HandOverLeadership = channel.unary_unary(
                 '/pincex.trading.v1.TradingAdminService/HandOverLeadership',
-                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.SerializeToString,
-                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.FromString,
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipResponse.FromString,
                 _registered_method=True)
         self.ActivateRules = channel.unary_unary(
                 '/pincex.trading.v1.TradingAdminService/ActivateRules',
-                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.SerializeToString,
-                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.FromString,
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesResponse.FromString,
                 _registered_method=True)
         self.VerifyJournal = channel.unary_stream(
                 '/pincex.trading.v1.TradingAdminService/VerifyJournal',
-                request_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.SerializeToString,
-                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.FromString,
+                request_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalRequest.SerializeToString,
+                response_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalProgress.FromString,
                 _registered_method=True)
 
 
@@ -516,23 +517,23 @@ def add_TradingAdminServiceServicer_to_server(servicer, server):
             ),
             'CompareReplicas': grpc.unary_unary_rpc_method_handler(
                     servicer.CompareReplicas,
-                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.FromString,
-                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.SerializeToString,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasResponse.SerializeToString,
             ),
             'HandOverLeadership': grpc.unary_unary_rpc_method_handler(
                     servicer.HandOverLeadership,
-                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.FromString,
-                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.SerializeToString,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipResponse.SerializeToString,
             ),
             'ActivateRules': grpc.unary_unary_rpc_method_handler(
                     servicer.ActivateRules,
-                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.FromString,
-                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.SerializeToString,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesResponse.SerializeToString,
             ),
             'VerifyJournal': grpc.unary_stream_rpc_method_handler(
                     servicer.VerifyJournal,
-                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.FromString,
-                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.SerializeToString,
+                    request_deserializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalRequest.FromString,
+                    response_serializer=pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalProgress.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1212,8 +1213,8 @@ class TradingAdminService:
             request,
             target,
             '/pincex.trading.v1.TradingAdminService/CompareReplicas',
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasRequest.SerializeToString,
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.CompareReplicasResponse.FromString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.CompareReplicasResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1239,8 +1240,8 @@ class TradingAdminService:
             request,
             target,
             '/pincex.trading.v1.TradingAdminService/HandOverLeadership',
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipRequest.SerializeToString,
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.HandOverLeadershipResponse.FromString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.HandOverLeadershipResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1266,8 +1267,8 @@ class TradingAdminService:
             request,
             target,
             '/pincex.trading.v1.TradingAdminService/ActivateRules',
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesRequest.SerializeToString,
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.ActivateRulesResponse.FromString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.ActivateRulesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -1293,8 +1294,8 @@ class TradingAdminService:
             request,
             target,
             '/pincex.trading.v1.TradingAdminService/VerifyJournal',
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalRequest.SerializeToString,
-            pincex_dot_trading_dot_v1_dot_admin__service__pb2.VerifyJournalProgress.FromString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalRequest.SerializeToString,
+            pincex_dot_trading_dot_v1_dot_admin__replicas__pb2.VerifyJournalProgress.FromString,
             options,
             channel_credentials,
             insecure,

@@ -6,6 +6,7 @@ isort:skip_file
 from collections import abc as _abc
 from google.api import httpbody_pb2 as _httpbody_pb2
 from grpc import aio as _aio
+from pincex.trading.v1 import admin_replicas_pb2 as _admin_replicas_pb2
 from pincex.trading.v1 import admin_service_pb2 as _admin_service_pb2
 from pincex.trading.v1 import types_pb2 as _types_pb2
 import abc as _abc_1
@@ -95,15 +96,15 @@ class TradingAdminServiceStub:
     """
     CreateSnapshot: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
-    CompareReplicas: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]
+    CompareReplicas: _grpc.UnaryUnaryMultiCallable[_admin_replicas_pb2.CompareReplicasRequest, _admin_replicas_pb2.CompareReplicasResponse]
     """All instances side by side: state hash and book hash of each at one and the same sequence."""
-    HandOverLeadership: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.HandOverLeadershipRequest, _admin_service_pb2.HandOverLeadershipResponse]
+    HandOverLeadership: _grpc.UnaryUnaryMultiCallable[_admin_replicas_pb2.HandOverLeadershipRequest, _admin_replicas_pb2.HandOverLeadershipResponse]
     """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
     follower is there to take it.
     """
-    ActivateRules: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateRulesRequest, _admin_service_pb2.ActivateRulesResponse]
+    ActivateRules: _grpc.UnaryUnaryMultiCallable[_admin_replicas_pb2.ActivateRulesRequest, _admin_replicas_pb2.ActivateRulesResponse]
     """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
-    VerifyJournal: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.VerifyJournalRequest, _admin_service_pb2.VerifyJournalProgress]
+    VerifyJournal: _grpc.UnaryStreamMultiCallable[_admin_replicas_pb2.VerifyJournalRequest, _admin_replicas_pb2.VerifyJournalProgress]
     """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
     hashes that are stored. Says how far it is from time to time; the last message says what was found.
     """
@@ -173,15 +174,15 @@ class TradingAdminServiceAsyncStub(TradingAdminServiceStub):
     """
     CreateSnapshot: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CreateSnapshotRequest, _admin_service_pb2.EngineState]  # type: ignore[assignment]
     """Stores a snapshot of the state at the present sequence, and answers when it is durable."""
-    CompareReplicas: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CompareReplicasRequest, _admin_service_pb2.CompareReplicasResponse]  # type: ignore[assignment]
+    CompareReplicas: _aio.UnaryUnaryMultiCallable[_admin_replicas_pb2.CompareReplicasRequest, _admin_replicas_pb2.CompareReplicasResponse]  # type: ignore[assignment]
     """All instances side by side: state hash and book hash of each at one and the same sequence."""
-    HandOverLeadership: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.HandOverLeadershipRequest, _admin_service_pb2.HandOverLeadershipResponse]  # type: ignore[assignment]
+    HandOverLeadership: _aio.UnaryUnaryMultiCallable[_admin_replicas_pb2.HandOverLeadershipRequest, _admin_replicas_pb2.HandOverLeadershipResponse]  # type: ignore[assignment]
     """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
     follower is there to take it.
     """
-    ActivateRules: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ActivateRulesRequest, _admin_service_pb2.ActivateRulesResponse]  # type: ignore[assignment]
+    ActivateRules: _aio.UnaryUnaryMultiCallable[_admin_replicas_pb2.ActivateRulesRequest, _admin_replicas_pb2.ActivateRulesResponse]  # type: ignore[assignment]
     """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
-    VerifyJournal: _aio.UnaryStreamMultiCallable[_admin_service_pb2.VerifyJournalRequest, _admin_service_pb2.VerifyJournalProgress]  # type: ignore[assignment]
+    VerifyJournal: _aio.UnaryStreamMultiCallable[_admin_replicas_pb2.VerifyJournalRequest, _admin_replicas_pb2.VerifyJournalProgress]  # type: ignore[assignment]
     """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
     hashes that are stored. Says how far it is from time to time; the last message says what was found.
     """
@@ -396,17 +397,17 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def CompareReplicas(
         self,
-        request: _admin_service_pb2.CompareReplicasRequest,
+        request: _admin_replicas_pb2.CompareReplicasRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_service_pb2.CompareReplicasResponse, _abc.Awaitable[_admin_service_pb2.CompareReplicasResponse]]:
+    ) -> _typing.Union[_admin_replicas_pb2.CompareReplicasResponse, _abc.Awaitable[_admin_replicas_pb2.CompareReplicasResponse]]:
         """All instances side by side: state hash and book hash of each at one and the same sequence."""
 
     @_abc_1.abstractmethod
     def HandOverLeadership(
         self,
-        request: _admin_service_pb2.HandOverLeadershipRequest,
+        request: _admin_replicas_pb2.HandOverLeadershipRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_service_pb2.HandOverLeadershipResponse, _abc.Awaitable[_admin_service_pb2.HandOverLeadershipResponse]]:
+    ) -> _typing.Union[_admin_replicas_pb2.HandOverLeadershipResponse, _abc.Awaitable[_admin_replicas_pb2.HandOverLeadershipResponse]]:
         """Gives leadership to another instance without waiting for the lease to run out. Refused with NOT_READY where no
         follower is there to take it.
         """
@@ -414,17 +415,17 @@ class TradingAdminServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
     def ActivateRules(
         self,
-        request: _admin_service_pb2.ActivateRulesRequest,
+        request: _admin_replicas_pb2.ActivateRulesRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_service_pb2.ActivateRulesResponse, _abc.Awaitable[_admin_service_pb2.ActivateRulesResponse]]:
+    ) -> _typing.Union[_admin_replicas_pb2.ActivateRulesResponse, _abc.Awaitable[_admin_replicas_pb2.ActivateRulesResponse]]:
         """Lets newer matching rules hold from the next command on, once every instance knows them; never back."""
 
     @_abc_1.abstractmethod
     def VerifyJournal(
         self,
-        request: _admin_service_pb2.VerifyJournalRequest,
+        request: _admin_replicas_pb2.VerifyJournalRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.VerifyJournalProgress], _abc.AsyncIterator[_admin_service_pb2.VerifyJournalProgress]]:
+    ) -> _typing.Union[_abc.Iterator[_admin_replicas_pb2.VerifyJournalProgress], _abc.AsyncIterator[_admin_replicas_pb2.VerifyJournalProgress]]:
         """Proves a stretch of the journal: the hash chain of its frames, and that a replay gives the digests and the snapshot
         hashes that are stored. Says how far it is from time to time; the last message says what was found.
         """
