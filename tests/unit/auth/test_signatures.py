@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ def test_a_signer_that_follows_the_servers_clock_signs_its_time() -> None:
     assert signer.rest_headers("GET", "/")["x-pincex-timestamp"] == "1000000005000"
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="OpenSSL's command line is an optional tool")
 @pytest.mark.parametrize("vector", [VECTORS[0], VECTORS[6]], ids=lambda each: each["algorithm"])
 def test_openssl_makes_the_signature_of_a_vector(vector: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "signed").write_text(vector["signed"], encoding="utf-8")
