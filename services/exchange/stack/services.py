@@ -247,7 +247,9 @@ def _environment(
     """What a service is started with, by the settings as they are when it is asked."""
 
     def read() -> Mapping[str, str]:
-        return {**service_environment(config.reread(), edge, stores.secrets, service), **tls.environment(service)}
+        # The profile stays: it was judged together with where the edge listens, and the edge goes by it.
+        now = replace(config.reread(), profile=config.profile)
+        return {**service_environment(now, edge, stores.secrets, service), **tls.environment(service)}
 
     return read
 
