@@ -15,6 +15,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from exchange.runtime.clock import ManualClock
 from exchange.runtime.errors import ErrorReason, ServiceError
@@ -99,6 +100,12 @@ def tampered() -> str:
     return f"{head}.{base64url({**claims, 'acc': 'maker'})}.{signature}"
 
 
+def named_otherwise() -> str:
+    head = forged({"alg": "ES384", "typ": "at+jwt", "kid": KEY.key_id}, ISSUER.claims()).rpartition(".")[0]
+    r, s = decode_dss_signature(KEY.private.sign(head.encode(), ec.ECDSA(hashes.SHA256())))
+    return f"{head}.{base64url(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
+
+
 def with_signature(change: Callable[[bytes], bytes]) -> str:
     signed, _, signature = ISSUER.token().rpartition(".")
     return f"{signed}.{base64url(change(base64.urlsafe_b64decode(signature + '==')))}"
@@ -125,7 +132,8 @@ REFUSED: dict[str, Callable[[], str]] = {
     "a signature that is a byte short": lambda: with_signature(lambda raw: raw[:-1]),
     "a signature that is a byte long": lambda: with_signature(lambda raw: raw + b"\0"),
     "a padded signature": lambda: ISSUER.token() + "==",
-    "a signature with characters between": lambda: ISSUER.token()[:-3] + "\n" + ISSUER.token()[-3:],
+    "a signature with characters between": lambda: ISSUER.token() + "\n\n\n\n",
+    "our signature under another algorithm's name": named_otherwise,
     "a fourth part": lambda: ISSUER.token() + ".AAAA",
     "no header": lambda: ISSUER.token().partition(".")[2],
     "another type": lambda: ISSUER.sign(ISSUER.claims(), typ="JWT"),
