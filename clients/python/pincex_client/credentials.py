@@ -104,6 +104,10 @@ class _Renewed(Credentials):
         if tokens is not None:
             self._count_down(tokens, time.time())
 
+    def __repr__(self) -> str:
+        """Without secrets."""
+        return f"{type(self).__name__}({self._tokens!r})"
+
     @property
     def tokens(self) -> TokenSet | None:
         """The present ones."""

@@ -28,7 +28,7 @@ async def test_every_example_of_the_sdk_document_runs(
 ) -> None:
     server.markets.scripts = [[snapshot(5, BIDS, ASKS), None]]
     found = examples((repository / SDK).read_text(encoding="utf-8"))
-    assert len(found) == 5
+    assert len(found) == 6
     exchange.verification = [
         VerifyJournalProgress(sequence=4_711, to_sequence=9_000),
         VerifyJournalProgress(sequence=9_000, to_sequence=9_000, done=True, valid=True, state_hash="beef"),
