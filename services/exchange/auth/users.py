@@ -10,9 +10,7 @@ from typing import Final
 from exchange.auth.store import Connection, Row
 from exchange.runtime.errors import ErrorReason, ServiceError
 
-TRADER: Final = "trader"
 ADMIN: Final = "admin"
-ROLES: Final = ("trader", "market_maker", "support", "operator", "admin", "auditor")
 # Those that act for the exchange: they count only for tokens with the scope `admin`.
 STAFF_ROLES: Final = frozenset({"support", "operator", "admin", "auditor"})
 TIERS: Final = ("standard", "professional", "institution", "market_maker")
