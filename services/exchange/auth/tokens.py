@@ -10,13 +10,11 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from exchange.auth.metrics import AuthMetrics
-from exchange.auth.users import STAFF_ROLES, User
+from exchange.auth.users import User
 from exchange.runtime.clock import Clock
-
-ISSUER: Final = "pincex"
-AUDIENCE: Final = "pincex"
-ALGORITHM: Final = "ES256"
-TOKEN_TYPE: Final = "at+jwt"  # noqa: S105 - a media type
+from exchange.runtime.identity.keys import ALGORITHM
+from exchange.runtime.identity.verifier import AUDIENCE, ISSUER, TOKEN_TYPE
+from exchange.runtime.principal import STAFF_ROLES
 
 USER_SCOPES: Final = ("read", "trade", "withdraw", "manage")
 ADMIN_SCOPE: Final = "admin"

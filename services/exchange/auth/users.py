@@ -11,8 +11,6 @@ from exchange.auth.store import Connection, Row
 from exchange.runtime.errors import ErrorReason, ServiceError
 
 ADMIN: Final = "admin"
-# Those that act for the exchange: they count only for tokens with the scope `admin`.
-STAFF_ROLES: Final = frozenset({"support", "operator", "admin", "auditor"})
 TIERS: Final = ("standard", "professional", "institution", "market_maker")
 
 # What a lock stops. Wrong passwords that anybody may send stop log-ins only: else a stranger could stop the owner's
