@@ -25,7 +25,7 @@ UNJUDGED = "unjudged"
 # Where the filter leaves the claims of a token that it has verified.
 CLAIMS = "claims"
 ISSUER = AUDIENCE = "pincex"
-# Roles of people who work for the exchange; they count in tokens with the scope of the same name only.
+# Roles of people who work for the exchange; they count only in tokens that have the scope admin.
 STAFF = ("admin", "auditor", "operator", "support")
 ADMIN = "admin"
 
