@@ -13,8 +13,11 @@ from exchange.auth.metrics import AuthMetrics
 from exchange.auth.users import User
 from exchange.runtime.clock import Clock
 from exchange.runtime.identity.keys import ALGORITHM
-from exchange.runtime.identity.verifier import AUDIENCE, ISSUER, TOKEN_TYPE
+from exchange.runtime.identity.verifier import TOKEN_TYPE
 from exchange.runtime.principal import STAFF_ROLES
+
+# Of both `iss` and `aud`: the exchange speaks to itself.
+EXCHANGE: Final = "pincex"
 
 USER_SCOPES: Final = ("read", "trade", "withdraw", "manage")
 ADMIN_SCOPE: Final = "admin"
@@ -78,8 +81,8 @@ class TokenMaker:
             expires_at = min(expires_at, grant.ends_at)
         user = grant.user
         claims = {
-            "iss": ISSUER,
-            "aud": AUDIENCE,
+            "iss": EXCHANGE,
+            "aud": EXCHANGE,
             "sub": str(user.user_id),
             "acc": grant.account,
             kind: subject,
