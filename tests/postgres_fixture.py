@@ -61,6 +61,10 @@ class Database:
         return self.server.url(self.name, "auth_user")
 
     @property
+    def settlement_url(self) -> str:
+        return self.server.url(self.name, "settlement_user")
+
+    @property
     def audit_url(self) -> str:
         return self.server.url(self.name, "audit_user")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from importlib.metadata import version
+from typing import Final
 
 from exchange.runtime import process
 from exchange.runtime.audit.opening import Audit
@@ -12,19 +13,31 @@ from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
-from exchange.runtime.grpc_server import GrpcServer
+from exchange.runtime.grpc_server import GrpcServer, ServerLimits
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
 from exchange.runtime.identity.identity import Identity
-from exchange.runtime.identity.service_token import SERVICE_KEY, ServiceTokens
+from exchange.runtime.identity.service_token import ServiceTokens
+from exchange.runtime.internal_client import InternalClient
 from exchange.runtime.logging import configure_logging
 from exchange.runtime.metrics import GrpcMetrics, new_registry
 from exchange.settlement.config import SERVICE, Config
+from exchange.settlement.corrections import Corrections
+from exchange.settlement.database import Database
+from exchange.settlement.gate import WithdrawalGate
 from exchange.settlement.metrics import SettlementMetrics
-from exchange.settlement.service.feed import EventFeed, FeedError, FeedLost
+from exchange.settlement.reconciliation import Reconciler
+from exchange.settlement.service.engine import EngineLink
+from exchange.settlement.service.feed import EventFeed, FeedError
 from exchange.settlement.service.intake import Intake
-from exchange.settlement.service.register import add_operator_services
+from exchange.settlement.service.register import add_client_services, add_operator_services
 from exchange.settlement.service.settlement import SettlementService
+from exchange.settlement.service.statements import StatementService
 from exchange.settlement.settler import Settler, State
+from exchange.settlement.upkeep import Upkeep
+
+# A statement of the most lines as one CSV file.
+MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
+_NOT_YET: Final = frozenset({State.STARTING, State.WAITING_FOR_DATABASE})
 
 
 class App:
@@ -42,18 +55,25 @@ class App:
             config.runtime, database_url=config.database_url, service_secret=config.jwt_secret, clock=self.clock
         )
         tls = config.service_tls
-        self._tokens = ServiceTokens(config.jwt_secret, self.clock) if config.jwt_secret is not None else None
-        feed = EventFeed(config.internal_target, None, self._who)
-        self.settler = Settler(url, instance, feed, Intake, passing=(FeedError,), final=(FeedLost,))
-        self.settler.metrics = SettlementMetrics(
+        tokens = ServiceTokens(config.jwt_secret, self.clock) if config.jwt_secret is not None else None
+        self.client = InternalClient(config.internal_target, SERVICE, tokens)
+        engine = EngineLink(self.client)
+        self.settler = Settler(url, instance, EventFeed(self.client), Intake, passing=(FeedError,))
+        self.database = Database(url, instance)
+        self.reconciler = Reconciler(self.database, engine, self.audit.trail)
+        self.settler.metrics = self.reconciler.metrics = SettlementMetrics(
             registry, lambda: self.settler.offset.sequence, lambda: self.settler.lag_s
         )
+        corrections = Corrections(self.database, engine)
+        every_s = config.reconcile_every_s
+        self._upkeep = Upkeep(self.settler, self.reconciler, corrections, every_s)
         grpc_metrics = GrpcMetrics(registry)
         self.public, self.ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
                 resolver=self.identity.resolver(operator=operator),
                 metrics=grpc_metrics,
+                limits=ServerLimits(max_response_bytes=MAX_RESPONSE_BYTES),
                 with_channelz=operator,
                 drain=self.drain,
                 credentials=tls.server_credentials() if tls is not None else None,
@@ -62,17 +82,25 @@ class App:
             )
             for port, operator in ((config.grpc_port, False), (config.ops_grpc_port, True))
         )
-        add_operator_services(self.ops, SettlementService(self.settler, instance))  # type: ignore[abstract]  # grows
+        statements = StatementService(self.database)
+        for server in (self.public, self.ops):
+            add_client_services(server, statements)
+        settlement = SettlementService(
+            settler=self.settler,
+            database=self.database,
+            reconciler=self.reconciler,
+            corrections=corrections,
+            gate=WithdrawalGate(self.settler, self.database, every_s),
+            clock=self.clock,
+            instance=instance,
+        )
+        add_operator_services(self.ops, settlement)
         self.status = HttpServer(status_routes(registry, ready=self._ready, role=self._role), port=config.metrics_port)
-
-    def _who(self) -> tuple[tuple[str, str], ...]:
-        """The header that proves this service to the others; the development profile needs none."""
-        return ((SERVICE_KEY, self._tokens.mint(SERVICE)),) if self._tokens is not None else ()
 
     def _ready(self) -> Readiness:
         if self.drain.is_set():
             return Readiness(ready=False, why="draining")
-        return Readiness(ready=self.settler.state is not State.STARTING, why="the books are not open yet")
+        return Readiness(ready=self.settler.state not in _NOT_YET, why="the books are not open yet")
 
     def _role(self) -> str:
         return "standby" if self.settler.state is State.STANDBY else "writer"
@@ -82,11 +110,14 @@ class App:
         stopped = process.stop_signal()
         debug = await start_debug_server(self.config.runtime)
         self.audit.start()
+        await self.database.open()
         await self.status.start()
         for server in (self.public, self.ops):
             await server.start()
             await server.set_serving(True)
-        background = [asyncio.create_task(task) for task in (self.identity.run(), self.settler.run())]
+        background = [
+            asyncio.create_task(task) for task in (self.identity.run(), self.settler.run(), self._upkeep.run())
+        ]
         try:
             await stopped.wait()
         finally:
@@ -96,6 +127,8 @@ class App:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await self.client.close()
+            await self.database.close()
             await self.audit.close()
             await self.status.stop()
             if debug is not None:

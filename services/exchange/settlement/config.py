@@ -27,6 +27,7 @@ class Config:
     jwt_secret: Secret | None
     service_tls: ServiceTls | None
     drain_s: float
+    reconcile_every_s: float
 
     @classmethod
     def read(cls, environment: Environment) -> Config:
@@ -41,6 +42,7 @@ class Config:
             jwt_secret=environment.optional_secret("JWT_SECRET"),
             service_tls=ServiceTls.read(environment),
             drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
+            reconcile_every_s=environment.number("PINCEX_RECONCILE_SECONDS", 30.0, minimum=0.05, maximum=600.0),
         )
 
 

@@ -15,7 +15,7 @@ _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class SettlementMetrics:
-    """Progress, lag and batches of one instance."""
+    """Progress, lag, batches and comparisons of one instance."""
 
     def __init__(self, registry: CollectorRegistry, sequence: Callable[[], int], lag: Callable[[], float]) -> None:
         settled = Gauge(
@@ -33,4 +33,15 @@ class SettlementMetrics:
         )
         self.restarts = Counter(
             "pincex_settlement_restarts_total", "Times that the books were read anew", registry=registry
+        )
+        self.breaks = Counter(
+            "pincex_settlement_breaks", "Things that did not agree in comparisons with the engine", registry=registry
+        )
+        self.open_incidents = Gauge(
+            "pincex_settlement_open_incidents", "Breaks on record that nobody has resolved", registry=registry
+        )
+        self.reconciled_time = Gauge(
+            "pincex_settlement_reconciled_timestamp_seconds",
+            "When engine and ledger were last found to agree",
+            registry=registry,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -12,12 +14,12 @@ import structlog
 
 from exchange.runtime import postgres
 from exchange.settlement import store
-from exchange.settlement.ledger.books import Books, UnknownThing
 from exchange.settlement.store import Offset, Overtaken
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
+    from exchange.settlement.ledger.books import Books
     from exchange.settlement.metrics import SettlementMetrics
 
 RETRY_S: Final = 0.5
@@ -32,10 +34,23 @@ class State(StrEnum):
 
     STARTING = "STARTING"
     STANDBY = "STANDBY"
+    WAITING_FOR_DATABASE = "WAITING_FOR_DATABASE"
     WAITING_FOR_ENGINE = "WAITING_FOR_ENGINE"
     CATCHING_UP = "CATCHING_UP"
     RUNNING = "RUNNING"
     STOPPED = "STOPPED"
+
+
+class NotWriter(Exception):
+    """Another instance writes, or none does now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """The writer's own connection, and the books as its tables have them."""
+
+    connection: asyncpg.Connection[asyncpg.Record]
+    books: Books
 
 
 class Feed(Protocol):
@@ -43,7 +58,7 @@ class Feed(Protocol):
 
     head_sequence: int
 
-    def batches(self, sequence: int, resume_token: str) -> AsyncIterator[list[Any]]:
+    def batches(self, sequence: int, resume_token: str) -> AsyncGenerator[list[Any], None]:
         """Frames after a place, in lists; an empty list is a heartbeat."""
         ...
 
@@ -59,7 +74,11 @@ class Intake(Protocol):
 
 
 class Settler:
-    """One instance's part. `passing` are the errors of the feed after which it connects again, `final` those that stop it."""
+    """One instance's part.
+
+    `passing` are the errors of the feed after which it connects again. Errors of the database's connection have the books
+    read anew. Whatever else fails stops it: nothing is skipped.
+    """
 
     def __init__(
         self,
@@ -69,18 +88,14 @@ class Settler:
         make_intake: Callable[[Books], Intake],
         *,
         passing: tuple[type[Exception], ...],
-        final: tuple[type[Exception], ...],
     ) -> None:
         self._database_url = database_url
         self._name = f"pincex-{instance} writer"
         self._feed = feed
         self._make_intake = make_intake
         self._passing = passing
-        self._final: tuple[type[Exception], ...] = (
-            *final,
-            UnknownThing,
-            asyncpg.IntegrityConstraintViolationError,
-        )
+        self._session: Session | None = None
+        self._writing = asyncio.Lock()
         self.metrics: SettlementMetrics | None = None
         self.state = State.STARTING
         self.problem = ""
@@ -106,15 +121,32 @@ class Settler:
         while True:
             try:
                 await self._hold_and_follow()
-            except self._final as error:
-                self.state, self.problem = State.STOPPED, f"{type(error).__name__}: {error}"
-                self._log.error("settlement has stopped: nothing is skipped", problem=self.problem)
-                await asyncio.Event().wait()
             except _READ_ANEW as error:
+                self.state = State.WAITING_FOR_DATABASE
                 self._log.warning("the books are read anew", error=repr(error))
+            except Exception as error:  # noqa: BLE001 - said aloud, and held for an operator: none may be passed over
+                self.state, self.problem = State.STOPPED, f"{type(error).__name__}: {error}"
+                self._log.error("settlement has stopped: nothing is skipped", problem=self.problem, exc_info=True)
+                await asyncio.Event().wait()
             if self.metrics is not None:
                 self.metrics.restarts.inc()
             await asyncio.sleep(RETRY_S)
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """The writer's session, with nothing else written meanwhile. Raises NotWriter where this instance is not the writer.
+
+        Whoever posts into the books and does not store it must end the connection: all is read anew then.
+        """
+        async with self._writing:
+            if self._session is None or self._session.connection.is_closed():
+                raise NotWriter
+            yield self._session
+
+    @property
+    def is_writer(self) -> bool:
+        """Whether this instance is the one that writes."""
+        return self._session is not None
 
     async def _hold_and_follow(self) -> None:
         """As the one writer, for as long as its session lives; else wait to become it."""
@@ -126,39 +158,36 @@ class Settler:
             books, self.offset = await store.load(connection)
             self._log.info("the books are open", sequence=self.offset.sequence, postings=self.offset.posting_id)
             intake = self._make_intake(books)
+            self._session = Session(connection, books)
             while True:
                 self.state = State.WAITING_FOR_ENGINE
                 try:
-                    await self._follow(connection, books, intake)
+                    await self._follow(self._session, intake)
                 except self._passing as error:
                     self._log.warning("the engine's events are asked for again", error=str(error))
                 await asyncio.sleep(RETRY_S)
         finally:
+            self._session = None
             connection.terminate()
 
-    async def _follow(self, connection: asyncpg.Connection[asyncpg.Record], books: Books, intake: Intake) -> None:
-        async for frames in self._feed.batches(self.offset.sequence, self.offset.resume_token):
-            if frames:
-                for frame in frames:
-                    intake.take(frame)
-                last = frames[-1]
-                await self._write(connection, books, last.last_sequence, last.resume_token, intake.time_ns)
-            elif connection.is_closed():
-                raise asyncpg.InterfaceError("the writer's session has ended")
-            self.state = State.RUNNING if self.lag_s < CAUGHT_UP_S else State.CATCHING_UP
+    async def _follow(self, session: Session, intake: Intake) -> None:
+        async with aclosing(self._feed.batches(self.offset.sequence, self.offset.resume_token)) as batches:
+            async for frames in batches:
+                if session.connection.is_closed():
+                    raise asyncpg.InterfaceError("the writer's session has ended")
+                if frames:
+                    async with self._writing:
+                        for frame in frames:
+                            intake.take(frame)
+                        last = frames[-1]
+                        await self._write(session, last.last_sequence, last.resume_token, intake.time_ns)
+                self.state = State.RUNNING if self.lag_s < CAUGHT_UP_S else State.CATCHING_UP
 
-    async def _write(
-        self,
-        connection: asyncpg.Connection[asyncpg.Record],
-        books: Books,
-        sequence: int,
-        resume_token: str,
-        event_time_ns: int,
-    ) -> None:
-        old = self.offset
+    async def _write(self, session: Session, sequence: int, resume_token: str, event_time_ns: int) -> None:
+        old, books = self.offset, session.books
         new = Offset(sequence, resume_token, books.posting_id, books.trade_count, event_time_ns or old.event_time_ns)
         started = time.perf_counter()
-        await store.write(connection, books, old, new)
+        await store.write(session.connection, books, old, new)
         self.offset = new
         if self.metrics is not None:
             self.metrics.write_seconds.observe(time.perf_counter() - started)

@@ -67,7 +67,8 @@ CREATE TABLE ledger_lines (
     CHECK (balance_after >= 0),
     PRIMARY KEY (posting_id)
 );
-CREATE INDEX ledger_lines_account ON ledger_lines (account_id, asset, posting_id);
+-- Of a user account the times never fall: they are the engine's.
+CREATE INDEX ledger_lines_account ON ledger_lines (account_id, asset, event_time_ns, posting_id);
 CREATE INDEX ledger_lines_transaction ON ledger_lines (transaction_id);
 
 CREATE FUNCTION ledger_lines_balance() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -112,6 +113,56 @@ CREATE TABLE ledger_losses (
     recorded_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
+-- The last comparison with the engine in which all agreed.
+CREATE TABLE settlement_reconciled (
+    shard         integer     PRIMARY KEY CHECK (shard >= 0),
+    sequence      bigint      NOT NULL CHECK (sequence >= 0),
+    trade_count   bigint      NOT NULL CHECK (trade_count >= 0),
+    reconciled_at timestamptz NOT NULL
+);
+
+-- What did not agree. While one is open no withdrawal goes out.
+CREATE TABLE settlement_incidents (
+    incident_id bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    opened_at   timestamptz NOT NULL DEFAULT clock_timestamp(),
+    sequence    bigint      NOT NULL,
+    breaks      jsonb       NOT NULL,
+    -- Of what does not agree, whatever the amounts: the same thing is not opened twice.
+    fingerprint bytea       NOT NULL,
+    resolved_at timestamptz,
+    resolution  text,
+    resolved_by text,
+    CHECK ((resolved_at IS NULL) = (resolution IS NULL) AND (resolved_at IS NULL) = (resolved_by IS NULL))
+);
+CREATE UNIQUE INDEX settlement_incidents_open ON settlement_incidents (fingerprint) WHERE resolved_at IS NULL;
+
+-- Money between an account and `$suspense`, by an engine command that one proposes and another approves.
+CREATE TABLE settlement_corrections (
+    correction_id   bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    request_id      text        NOT NULL UNIQUE,
+    request_hash    bytea       NOT NULL,
+    account         text        NOT NULL,
+    asset           text        NOT NULL REFERENCES assets,
+    -- What the account gets; negative: what is taken from it.
+    amount          bigint      NOT NULL CHECK (amount <> 0),
+    reason          text        NOT NULL,
+    status          text        NOT NULL DEFAULT 'PROPOSED'
+        CHECK (status IN ('PROPOSED', 'APPROVED', 'CARRIED_OUT', 'REJECTED')),
+    proposed_by     text        NOT NULL,
+    proposed_at     timestamptz NOT NULL DEFAULT clock_timestamp(),
+    decided_by      text,
+    decided_at      timestamptz,
+    decision_reason text,
+    sequence        bigint,
+    problem         text,
+    -- When the engine was last asked without its answer being known.
+    asked_at        timestamptz,
+    CHECK ((status = 'PROPOSED') = (decided_by IS NULL) AND (decided_by IS NULL) = (decided_at IS NULL)),
+    CHECK (status NOT IN ('APPROVED', 'CARRIED_OUT') OR decided_by <> proposed_by),
+    CHECK ((status = 'CARRIED_OUT') = (sequence IS NOT NULL))
+);
+CREATE INDEX settlement_corrections_approved ON settlement_corrections (correction_id) WHERE status = 'APPROVED';
+
 -- What the runbooks ask: one row an order that was accepted; statuses PENDING, PARTIAL, FILLED, CANCELLED.
 CREATE TABLE orders (
     id               bigint      PRIMARY KEY,
@@ -152,6 +203,7 @@ CREATE TABLE trades (
     taker_fee      numeric     NOT NULL,
     created_at     timestamptz NOT NULL
 );
+CREATE INDEX trades_sequence ON trades (sequence);
 CREATE INDEX trades_symbol ON trades (symbol, created_at);
 CREATE INDEX trades_maker_order ON trades (maker_order_id);
 CREATE INDEX trades_taker_order ON trades (taker_order_id);
@@ -193,7 +245,7 @@ COMMENT ON VIEW balances IS 'What the exchange owes to each account, as the engi
 DO $$
 DECLARE
     ours constant text := 'settlement_offset, assets, markets, ledger_accounts, ledger_kinds, ledger_causes, ledger_lines, '
-        'ledger_balances, ledger_losses, orders, trades, fills, ledger_postings, balances';
+        'ledger_balances, ledger_losses, settlement_reconciled, settlement_incidents, settlement_corrections, orders, trades, fills, ledger_postings, balances';
 BEGIN
     EXECUTE 'REVOKE ALL ON ' || ours || ' FROM PUBLIC';
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'trading_user') THEN
@@ -202,7 +254,11 @@ BEGIN
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = 'settlement_user') THEN
         EXECUTE 'GRANT SELECT ON ' || ours || ' TO settlement_user';
         GRANT INSERT ON ledger_accounts, ledger_lines, ledger_losses, trades, assets TO settlement_user;
-        GRANT INSERT, UPDATE ON settlement_offset, markets, ledger_balances, orders TO settlement_user;
+        GRANT INSERT, UPDATE ON settlement_offset, markets, ledger_balances, orders, settlement_reconciled TO settlement_user;
+        GRANT INSERT ON settlement_incidents, settlement_corrections TO settlement_user;
+        GRANT UPDATE (resolved_at, resolution, resolved_by) ON settlement_incidents TO settlement_user;
+        GRANT UPDATE (status, decided_by, decided_at, decision_reason, sequence, problem, asked_at) ON settlement_corrections
+            TO settlement_user;
         GRANT EXECUTE ON FUNCTION audit_append(uuid, timestamptz, text, text, text, text, text, text, text, text, text, text,
             text) TO settlement_user;
         -- As every server that verifies tokens.

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import grpc
 import grpc.aio
-from google.rpc import error_details_pb2, status_pb2
 
+from exchange.runtime.internal_client import InternalClient, reason_of
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    Metadata = tuple[tuple[str, str], ...]
+    from collections.abc import AsyncGenerator
 
 # Frames that were read and not written yet: while a transaction commits the next is gathered, and no more than that.
 MAX_WAITING_FRAMES: Final = 1_024
@@ -24,13 +22,6 @@ MAX_WAITING_FRAMES: Final = 1_024
 MAX_BATCH_EVENTS: Final = 20_000
 # The engine sends a heartbeat every 5 s where there is nothing else.
 SILENCE_S: Final = 15.0
-
-_OPTIONS: Final = (
-    ("grpc.max_receive_message_length", 16 * 1024 * 1024),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.use_local_subchannel_pool", 1),
-)
 
 
 class FeedError(Exception):
@@ -48,22 +39,18 @@ _FINAL: Final = frozenset({"HISTORY_CHANGED", "INVALID_RESUME_TOKEN", "SEQUENCE_
 class EventFeed:
     """One connection to `EventService`; `head_sequence` is the newest durable sequence that it has heard of."""
 
-    def __init__(
-        self, target: str, credentials: grpc.ChannelCredentials | None, metadata: Callable[[], Metadata]
-    ) -> None:
-        self._target = target
-        self._credentials = credentials
-        self._metadata = metadata
+    def __init__(self, client: InternalClient) -> None:
+        self._client = client
         self.head_sequence = 0
 
-    async def batches(self, sequence: int, resume_token: str) -> AsyncIterator[list[pb.EventBatch]]:
+    async def batches(self, sequence: int, resume_token: str) -> AsyncGenerator[list[pb.EventBatch], None]:
         """Frames after `sequence`, in lists; an empty list is a heartbeat. Raises FeedError and FeedLost."""
-        async with self._channel() as channel:
+        async with self._client.open() as channel:
             request = pb.StreamEventsRequest(
                 from_sequence=0 if resume_token else sequence + 1, resume_token=resume_token
             )
             call: Any = event_service_pb2_grpc.EventServiceStub(channel).StreamEvents(
-                request, metadata=self._metadata()
+                request, metadata=self._client.metadata()
             )
             queue: asyncio.Queue[pb.EventBatch | Exception] = asyncio.Queue(MAX_WAITING_FRAMES)
             reading = asyncio.create_task(self._read(call, queue, sequence))
@@ -75,11 +62,6 @@ class EventFeed:
                 reading.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await reading
-
-    def _channel(self) -> grpc.aio.Channel:
-        if self._credentials is None:
-            return grpc.aio.insecure_channel(self._target, options=_OPTIONS)
-        return grpc.aio.secure_channel(self._target, self._credentials, options=_OPTIONS)
 
     async def _read(self, call: Any, queue: asyncio.Queue[pb.EventBatch | Exception], sequence: int) -> None:
         """Put frames into the queue, and as the last thing what ended the stream."""
@@ -101,14 +83,14 @@ class EventFeed:
         except (FeedError, FeedLost) as error:
             await queue.put(error)
         except grpc.aio.AioRpcError as error:
-            await queue.put(_ended(_reason(error), error.details() or error.code().name))
+            await queue.put(_ended(reason_of(error), error.details() or error.code().name))
 
     @staticmethod
     async def _gather(queue: asyncio.Queue[pb.EventBatch | Exception]) -> list[pb.EventBatch]:
         """What waits, at least one frame; raises what ended the stream once all before it was taken."""
         gathered: list[pb.EventBatch] = []
         events = 0
-        while events < MAX_BATCH_EVENTS and not (gathered and queue.empty()):
+        while events < MAX_BATCH_EVENTS and len(gathered) < MAX_WAITING_FRAMES and not (gathered and queue.empty()):
             item = await queue.get()
             if isinstance(item, Exception):
                 if not gathered:
@@ -125,16 +107,3 @@ class EventFeed:
 def _ended(reason: str, message: str) -> Exception:
     kind = FeedLost if reason in _FINAL else FeedError
     return kind(f"{reason}: {message}")
-
-
-def _reason(error: grpc.aio.AioRpcError) -> str:
-    """The reason in the details of a status, else its code's name."""
-    # A sequence of pairs; the type stubs know it otherwise.
-    pairs: Any = error.trailing_metadata() or ()
-    for key, value in pairs:
-        if key == "grpc-status-details-bin":
-            for detail in status_pb2.Status.FromString(value).details:
-                info = error_details_pb2.ErrorInfo()
-                if detail.Unpack(info):
-                    return info.reason
-    return error.code().name
