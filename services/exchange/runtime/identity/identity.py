@@ -73,10 +73,11 @@ class Identity:
                     if now - keys_at >= REFRESH_KEYS_S:
                         await self.keys.refresh()
                         keys_at = now
-                except STORE_ERRORS as error:
+                except Exception as error:  # noqa: BLE001 - whatever it was: without this task nobody is let in for ever
                     if now - warn_at >= WARN_EVERY_S:
                         warn_at = now
-                        self._log.warning("revocations cannot be followed", error=type(error).__name__)
+                        defect = None if isinstance(error, STORE_ERRORS) else error
+                        self._log.warning("revocations cannot be followed", error=type(error).__name__, exc_info=defect)
                 await asyncio.sleep(POLL_S)
         finally:
             await self._store.close()
