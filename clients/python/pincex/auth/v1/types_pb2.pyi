@@ -35,7 +35,7 @@ class _KeyAlgorithmEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_KeyAlgor
     """Ed25519; the client makes the key pair and gives the public half."""
 
 class KeyAlgorithm(_KeyAlgorithm, metaclass=_KeyAlgorithmEnumTypeWrapper):
-    """How a key signs requests; `docs/AUTH.md` has the string that is signed and test vectors."""
+    """How a key signs requests; `docs/SIGNING.md` has the string that is signed and test vectors."""
 
 KEY_ALGORITHM_UNSPECIFIED: KeyAlgorithm.ValueType  # 0
 """Rejected."""
