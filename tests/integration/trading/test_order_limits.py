@@ -277,7 +277,7 @@ async def test_get_limits_tells_exact_numbers(exchange: Exchange) -> None:
     for _ in range(2):
         await narrow.buy("0.01", "40000")
     last = await slow.buy("0.01", "40000")
-    common = {"account": ACCOUNT, "tier": "standard", "max_open_orders": 1_000, "open_orders": 3}
+    common: dict[str, Any] = {"account": ACCOUNT, "tier": "standard", "max_open_orders": 1_000, "open_orders": 3}
     sequence = int(last.sequence)
 
     assert await limits(person) == account_service_pb2.Limits(
@@ -367,10 +367,12 @@ async def busy(exchange: Exchange, seconds: int = 0, **fields: Any) -> admin_ser
 
 
 async def test_operators_see_who_is_busy_page_by_page(exchange: Exchange) -> None:
-    for client, orders in ((exchange.demo, 3), (exchange.maker, 2), (limited(exchange, "person"), 3)):
+    person = limited(exchange, "person")
+    for client, orders in ((exchange.demo, 3), (exchange.maker, 2), (person, 2)):
         for _ in range(orders):
-            last = await client.buy("0.01", "40000")
-    await limited(exchange, "person").cancel(last.order_id)
+            await client.buy("0.01", "40000")
+    last = await person.buy("0.01", "40000")
+    await person.cancel(last.order_id)
     await exchange.maker.sell("0.01", "40000")
 
     found = await busy(exchange, more_than=1)
