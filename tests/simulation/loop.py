@@ -31,6 +31,8 @@ class Process:
         self.paused = False
         self.dead = False
         self.ready: deque[asyncio.Handle] = deque()
+        # What was ready when it was killed.
+        self.cut_off: tuple[asyncio.Handle, ...] = ()
         # Kept for ever: a task of a dead process that were collected would run its `finally` blocks then.
         self.tasks: list[asyncio.Task[Any]] = []
 
@@ -82,6 +84,7 @@ class SimLoop(asyncio.AbstractEventLoop):
     def kill(self, process: Process) -> None:
         """End a process at once; nothing in it runs again."""
         process.dead = True
+        process.cut_off = tuple(process.ready)
         process.ready.clear()
         if process in self._runnable:
             self._runnable.remove(process)
@@ -163,13 +166,17 @@ class SimLoop(asyncio.AbstractEventLoop):
             ready._run()
 
     def died(self) -> list[tuple[str, BaseException]]:
-        """Tasks that ended with an exception which nobody has asked for, and their processes."""
+        """Tasks that ended with an exception which nobody has asked for, and their processes.
+
+        Not those whose callbacks, which would ask, are about to run, or were when the process was killed.
+        """
         return [
             (process.name, error)
             for process in self._processes
             for task in process.tasks
             # Looked at without asking `exception()`, which would count as hearing of it.
             if task.done() and task._log_traceback and (error := task._exception) is not None
+            if not any(task in (handle._args or ()) for handle in (*process.ready, *process.cut_off))
         ]
 
     def close_all(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from random import Random
 from typing import Any
 
@@ -129,3 +130,27 @@ def test_a_generator_that_is_dropped_is_closed_by_its_process():
     _run(loop, 1)
     loop.close_all()
     assert seen == ["closed"]
+
+
+def test_a_failure_that_nobody_hears_of_is_told_and_one_whose_hearer_was_killed_is_not():
+    loop = new_loop(Random(1))
+
+    async def fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError
+
+    async def hears(task: asyncio.Task[None]) -> None:
+        with contextlib.suppress(ValueError):
+            await task
+
+    unheard, cut_off = loop.process("unheard"), loop.process("cut off")
+    loop.spawn(unheard, fails())
+    failing = loop.spawn(cut_off, fails())
+    loop.spawn(cut_off, hears(failing))
+
+    loop.run(lambda: not failing.done())
+    loop.kill(cut_off)
+    _run(loop, 1)
+
+    assert [(name, type(error)) for name, error in loop.died()] == [("unheard", ValueError)]
+    loop.close_all()
