@@ -134,7 +134,7 @@ class ExchangeStack:
 
         def replaced() -> bool:
             now = self.instance(name)
-            return bool(now["state"] == "ready" and now["pid"] != pid)
+            return bool(now["state"] == "ready" and now["pid"] not in {pid, None})
 
         eventually(replaced, f"{name} runs again")
 
