@@ -66,11 +66,13 @@ class StackConfig:
     postgres_port: PortSetting
     valkey_port: PortSetting
     engine_port: PortSetting
+    internal_port: PortSetting
     image: Path
     engine_module: str
     engine_max_instances: int
     auth_module: str
     admin_module: str
+    settlement_module: str
     profile: str
     rates: Rates
     tls: TlsSettings
@@ -79,6 +81,7 @@ class StackConfig:
     admin_database_url: str | None
     auth_database_url: str | None
     audit_database_url: str | None
+    settlement_database_url: str | None
     redis_url: str | None
     jwt_secret: str | None
     auth_secret: str | None
@@ -112,11 +115,13 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         postgres_port=port("PINCEX_POSTGRES_PORT", "PostgreSQL", 0),
         valkey_port=port("PINCEX_VALKEY_PORT", "Valkey", 0),
         engine_port=port("PINCEX_ENGINE_PORT", "trading-engine-1", 0),
+        internal_port=port("PINCEX_INTERNAL_PORT", "the listener between services", 0),
         image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
         engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
         engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 16, 32),
         auth_module=values.get("PINCEX_AUTH_MODULE") or "exchange.auth",
         admin_module=values.get("PINCEX_ADMIN_MODULE") or "exchange.admin",
+        settlement_module=values.get("PINCEX_SETTLEMENT_MODULE") or "exchange.settlement",
         profile=(profile := _profile(values)),
         rates=_rates(values, profile),
         tls=tls,
@@ -125,6 +130,7 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,
         auth_database_url=values.get("PINCEX_AUTH_DATABASE_URL") or database_url,
         audit_database_url=values.get("PINCEX_AUDIT_DATABASE_URL") or database_url,
+        settlement_database_url=values.get("PINCEX_SETTLEMENT_DATABASE_URL") or database_url,
         redis_url=values.get("REDIS_URL") or None,
         jwt_secret=values.get("JWT_SECRET") or None,
         auth_secret=values.get("PINCEX_AUTH_SECRET") or None,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from exchange.stack.edge.plan import EdgePlan
 
 TRADING_ENGINE, AUTH_SERVICE, ADMIN_SERVICE = "trading-engine", "auth-service", "admin"
+SETTLEMENT = "settlement"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Secrets:
     trading_database_url: str | None = None
     auth_database_url: str | None = None
     audit_database_url: str | None = None
+    settlement_database_url: str | None = None
 
     def of(self, service: str) -> dict[str, str | None]:
         """The variables that this service needs, and no other has."""
@@ -37,6 +39,8 @@ class Secrets:
                 return {"PINCEX_AUTH_DATABASE_URL": self.auth_database_url, "PINCEX_AUTH_SECRET": self.auth}
             case "admin":
                 return {"PINCEX_AUDIT_DATABASE_URL": self.audit_database_url}
+            case "settlement":
+                return {"PINCEX_SETTLEMENT_DATABASE_URL": self.settlement_database_url}
             case _:
                 return {"DATABASE_URL": self.trading_database_url}
 
@@ -49,7 +53,9 @@ _NOT_INHERITED = (
     "PINCEX_AUTH_DATABASE_URL",
     "PINCEX_AUTH_SECRET",
     "PINCEX_DEBUG_PORT",
+    "PINCEX_INTERNAL_TARGET",
     "PINCEX_MEMORY",
+    "PINCEX_SETTLEMENT_DATABASE_URL",
     *SERVICE_TLS,
 )
 # None of our settings or secrets, and none of libpq's that would mislead a program.
@@ -78,6 +84,8 @@ def service_environment(config: StackConfig, edge: EdgePlan, secrets: Secrets, s
         "JWT_SECRET": secrets.jwt,
         "LOG_LEVEL": config.log_level,
     }
+    if edge.internal_port is not None:
+        environment["PINCEX_INTERNAL_TARGET"] = f"{LOOPBACK}:{edge.internal_port}"
     if secrets.trading_database_url is None:
         environment["PINCEX_MEMORY"] = "1"
     return environment | {name: value for name, value in secrets.of(service).items() if value is not None}

@@ -40,11 +40,12 @@ class EnvoyService(Plain):
         self._certificates = certificates
 
     def ports(self, number: int) -> Mapping[str, int]:
-        """The public edge, plain and over TLS, the ops listener and Envoy's own admin."""
+        """The public edge, plain and over TLS, the ops listener, the one between services, and Envoy's own admin."""
         del number
         plan = self._plan
         secure = {listener.name: listener.port for listener in plan.tls_listeners}
-        return {"edge": plan.edge_port, **secure, "ops": plan.ops_port, "admin": plan.admin_port}
+        internal = {} if plan.internal_port is None else {"internal": plan.internal_port}
+        return {"edge": plan.edge_port, **secure, "ops": plan.ops_port, **internal, "admin": plan.admin_port}
 
     def publish(self, endpoints: Mapping[str, list[int]]) -> None:
         """Names the ports behind each upstream; one without instances becomes empty."""

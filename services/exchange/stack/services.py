@@ -14,6 +14,7 @@ from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Identity, Route
 from exchange.stack.environments import (
     ADMIN_SERVICE,
     AUTH_SERVICE,
+    SETTLEMENT,
     TRADING_ENGINE,
     Secrets,
     foreign_environment,
@@ -23,8 +24,8 @@ from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
 from exchange.stack.ports import PortBook
+from exchange.stack.postgresql import roles
 from exchange.stack.postgresql.pair import PostgresPair, has_pair
-from exchange.stack.postgresql.roles import ADMIN, AUDIT, AUTH, TRADING
 from exchange.stack.postgresql.server import PostgresService
 from exchange.stack.postgresql.state import NUMBERS
 from exchange.stack.profile import check_profile
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 TRADING_UPSTREAMS = {"trading": "grpc", "trading-ops": "ops_grpc"}
 AUTH_UPSTREAMS = {"auth": "grpc", "auth-ops": "ops_grpc"}
 ADMIN_UPSTREAMS = {"admin-ops": "ops_grpc"}
+SETTLEMENT_UPSTREAMS = {"settlement": "grpc", "settlement-ops": "ops_grpc"}
+DATABASE_UPSTREAMS = {**AUTH_UPSTREAMS, **ADMIN_UPSTREAMS, **SETTLEMENT_UPSTREAMS}
 ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
@@ -53,12 +56,16 @@ ROUTES = (
 DATABASE_ROUTES = (
     Route("pincex.auth.v1", public="auth", ops="auth-ops"),
     Route("pincex.admin.v1", public=None, ops="admin-ops"),
+    Route("pincex.settlement.v1", public="settlement", ops="settlement-ops"),
 )
 # From one instance's first port to the next one's, where the operator chose the first.
 PORTS_PER_INSTANCE = 10
 MAX_AUTH_INSTANCES = 8
+# One of them writes, the others stand by.
+MAX_SETTLEMENT_INSTANCES = 4
 NO_DATABASE = (
-    "without a database (--memory) auth-service and admin do not run: nobody can log in, and no token is taken"
+    "without a database (--memory) auth-service, admin and settlement do not run: nobody can log in, no token is taken, "
+    "and no books are kept"
 )
 
 
@@ -117,6 +124,7 @@ def build(
         "edge_url": f"http://{LOOPBACK}:{edge.edge_port}",
         **{f"{one.name}_url": f"https://{one.address}" for one in tls.listeners},
         "ops_url": f"http://{LOOPBACK}:{edge.ops_port}",
+        **({"internal_url": f"http://{LOOPBACK}:{edge.internal_port}"} if edge.internal_port is not None else {}),
         "debug_url": f"http://{LOOPBACK}:{ours[0].ports(1)['debug']}",
         "envoy_admin_url": f"http://{LOOPBACK}:{edge.admin_port}",
         "database_url": stores.secrets.trading_database_url,
@@ -140,6 +148,7 @@ def _tls(config: StackConfig, book: PortBook, plan: EdgePlan) -> Tls:
         **dict.fromkeys(TRADING_UPSTREAMS, TRADING_ENGINE),
         **dict.fromkeys(AUTH_UPSTREAMS, AUTH_SERVICE),
         **dict.fromkeys(ADMIN_UPSTREAMS, ADMIN_SERVICE),
+        **dict.fromkeys(SETTLEMENT_UPSTREAMS, SETTLEMENT),
     }
     return decide(
         config.home,
@@ -168,9 +177,14 @@ def _stores(
     secrets = Secrets(redis_url, _jwt_secret(config), config.auth_secret or secret(config.home / "secrets", "auth"))
     admin_url = None
     if postgres is not None:
-        admin_url = postgres.url(ADMIN)
-        urls = {"trading": postgres.url(TRADING), "auth": postgres.url(AUTH), "audit": postgres.url(AUDIT)}
-        secrets = replace(secrets, **{f"{name}_database_url": url for name, url in urls.items()})
+        admin_url = postgres.url(roles.ADMIN)
+        owners = {
+            "trading": roles.TRADING,
+            "auth": roles.AUTH,
+            "audit": roles.AUDIT,
+            "settlement": roles.SETTLEMENT,
+        }
+        secrets = replace(secrets, **{f"{name}_database_url": postgres.url(role) for name, role in owners.items()})
     elif not options.memory:
         admin_url = config.admin_database_url
         secrets = replace(
@@ -178,6 +192,7 @@ def _stores(
             trading_database_url=config.database_url,
             auth_database_url=config.auth_database_url,
             audit_database_url=config.audit_database_url,
+            settlement_database_url=config.settlement_database_url,
         )
     return _Stores(tuple(services), secrets, admin_url, postgres if isinstance(postgres, PostgresPair) else None)
 
@@ -223,7 +238,20 @@ def _our_services(
         _free_ports(book, ADMIN_SERVICE, ("ops_grpc", "metrics")),
         ADMIN_UPSTREAMS,
     )
-    return engine, auth, admin
+    settlement = service(
+        Traits(
+            name=SETTLEMENT,
+            role="settlement",
+            needs=stores.names,
+            ready_timeout_s=60.0,
+            numbered=True,
+            max_instances=MAX_SETTLEMENT_INSTANCES,
+        ),
+        config.settlement_module,
+        _free_ports(book, SETTLEMENT, ("grpc", "ops_grpc", "metrics")),
+        SETTLEMENT_UPSTREAMS,
+    )
+    return engine, auth, admin, settlement
 
 
 def _engine_traits(config: StackConfig, stores: _Stores) -> Traits:
@@ -281,7 +309,7 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         contract = read_contract(config.image)
     except ContractError as error:
         raise StackError(str(error)) from error
-    upstreams = TRADING_UPSTREAMS if memory else {**TRADING_UPSTREAMS, **AUTH_UPSTREAMS, **ADMIN_UPSTREAMS}
+    upstreams = TRADING_UPSTREAMS if memory else {**TRADING_UPSTREAMS, **DATABASE_UPSTREAMS}
     return EdgePlan(
         contract=contract,
         edge_port=book.choose("edge", config.edge_port),
@@ -295,6 +323,7 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         identity=None if memory else Identity(edge_proof(Secret(_jwt_secret(config)))),
         anonymous=config.profile == DEVELOPMENT,
         rates=config.rates,
+        internal_port=None if memory else book.choose("internal", config.internal_port),
     )
 
 

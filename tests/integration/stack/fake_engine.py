@@ -148,7 +148,7 @@ class Gate(BaseHTTPRequestHandler):
 def main() -> None:
     """Serves until SIGTERM; while the file `NOT_SERVING` is in the switches' folder, says so to health checks."""
     environ = os.environ
-    if environ.get("FAKE_ENGINE_CRASH"):
+    if environ.get("FAKE_ENGINE_CRASH") == environ["PINCEX_INSTANCE"]:
         sys.exit("the fake engine was told to crash")
     files = load(Path(environ["PINCEX_IMAGE"]))
     status = health.HealthServicer()

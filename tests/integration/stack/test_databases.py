@@ -68,7 +68,7 @@ def test_the_replication_role_may_stream_the_log(fake_stack: ExchangeStack) -> N
 
 def test_nobody_gets_in_without_the_password(fake_stack: ExchangeStack) -> None:
     port = fake_stack.instance("postgres")["ports"]["postgres"]
-    for role in ("admin", "trading_user", "auth_user", "audit_user", "replication_user"):
+    for role in ("admin", "trading_user", "auth_user", "audit_user", "settlement_user", "replication_user"):
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(f"host=127.0.0.1 port={port} user={role} password=guess dbname=pincex")
     with (

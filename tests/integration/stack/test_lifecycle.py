@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from tests.stack_fixture import ExchangeStack
 
-NAMES = ["postgres", "valkey", "trading-engine-1", "auth-service-1", "admin", "envoy"]
+NAMES = ["postgres", "valkey", "trading-engine-1", "auth-service-1", "admin", "settlement-1", "envoy"]
 
 
 def processes_of(home: Path) -> list[int]:
@@ -164,7 +164,7 @@ def test_a_taken_port_is_named_with_the_variable_that_changes_it(folder: StackFo
 
 
 def test_an_engine_that_does_not_start_is_shown_with_its_log_and_leaves_nothing(folder: StackFolder) -> None:
-    failed = folder.with_environment(FAKE_ENGINE_CRASH="1").command("up", "--detach")
+    failed = folder.with_environment(FAKE_ENGINE_CRASH="trading-engine-1").command("up", "--detach")
 
     assert failed.returncode == 1
     assert "trading-engine-1 did not start (exit status 1)" in failed.stderr
@@ -177,8 +177,8 @@ def test_memory_mode_runs_without_a_database(folder: StackFolder) -> None:
     with running_stack(folder, "--memory") as stack:
         assert stack.database_url is None
         assert [service["name"] for service in stack.status()["services"]] == ["valkey", "trading-engine-1", "envoy"]
-        assert "auth-service and admin do not run" in stack.said
-        assert "auth-service and admin do not run" in folder.command("status").stdout
+        assert "without a database (--memory) auth-service, admin and settlement" in stack.said
+        assert "without a database (--memory) auth-service, admin and settlement" in folder.command("status").stdout
         assert call(f"{stack.edge_url}/api/v1/health").status == 200
 
 
@@ -202,9 +202,9 @@ def test_in_the_foreground_ctrl_c_stops_all_in_order(folder: StackFolder) -> Non
         assert up.wait(60) == 0
 
     stopped = [line.split()[0] for line in rest.splitlines() if " stopped" in line and not line.startswith("the")]
-    assert set(stopped[:3]) == {"trading-engine-1", "auth-service-1", "admin"}
-    assert stopped[3] == "envoy"
-    assert set(stopped[4:]) == {"postgres", "valkey"}
+    assert set(stopped[:4]) == {"trading-engine-1", "auth-service-1", "admin", "settlement-1"}
+    assert stopped[4] == "envoy"
+    assert set(stopped[5:]) == {"postgres", "valkey"}
     assert rest.endswith("the exchange is stopped\n")
     assert processes_of(folder.home) == []
 
@@ -213,6 +213,7 @@ SECRETS = {
     "trading-engine-1": {"DATABASE_URL", "REDIS_URL", "JWT_SECRET"},
     "auth-service-1": {"PINCEX_AUTH_DATABASE_URL", "PINCEX_AUTH_SECRET", "REDIS_URL", "JWT_SECRET"},
     "admin": {"PINCEX_AUDIT_DATABASE_URL", "REDIS_URL", "JWT_SECRET"},
+    "settlement-1": {"PINCEX_SETTLEMENT_DATABASE_URL", "REDIS_URL", "JWT_SECRET"},
     "envoy": set[str](),
     "postgres": set[str](),
     "valkey": set[str](),
@@ -237,7 +238,7 @@ def test_the_auth_service_is_scaled_and_restarted_as_the_engine_is(fake_stack: E
     assert call(f"{fake_stack.edge_url}/api/v1/auth/time").status == 200
     assert folder.command("scale", "auth-service=1").returncode == 0
     refused = folder.command("scale", "admin=2")
-    assert "admin cannot be scaled; services that can: trading-engine, auth-service" in refused.stderr
+    assert "admin cannot be scaled; services that can: trading-engine, auth-service, settlement" in refused.stderr
 
 
 def test_what_would_open_the_exchange_to_strangers_is_not_started(folder: StackFolder) -> None:

@@ -15,13 +15,13 @@ from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.contract import read_contract
 from exchange.stack.edge.plan import EdgePlan, Identity
 from exchange.stack.edge.render import render, write
-from exchange.stack.services import ADMIN_UPSTREAMS, AUTH_UPSTREAMS, DATABASE_ROUTES, ROUTES, TRADING_UPSTREAMS
+from exchange.stack.services import DATABASE_ROUTES, DATABASE_UPSTREAMS, ROUTES, TRADING_UPSTREAMS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-UPSTREAMS = (*TRADING_UPSTREAMS, *AUTH_UPSTREAMS, *ADMIN_UPSTREAMS)
+UPSTREAMS = (*TRADING_UPSTREAMS, *DATABASE_UPSTREAMS)
 
 
 def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
@@ -41,6 +41,7 @@ def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
         infrastructure_upstream="trading-ops",
         identity=identity,
         anonymous=anonymous,
+        internal_port=18082,
     )
 
 
@@ -56,9 +57,14 @@ def validate(file: Path) -> subprocess.CompletedProcess[str]:
 
 def listener(plan: EdgePlan, *, public: bool) -> Any:
     """The HTTP connection manager of a listener."""
+    return managers(plan)["public" if public else "ops"]
+
+
+def managers(plan: EdgePlan) -> dict[str, Any]:
+    """The HTTP connection manager of each listener, by its name."""
     configuration: Any = render(plan)
-    found = configuration["static_resources"]["listeners"][0 if public else 1]
-    return found["filter_chains"][0]["filters"][0]["typed_config"]
+    found = configuration["static_resources"]["listeners"]
+    return {one["name"]: one["filter_chains"][0]["filters"][0]["typed_config"] for one in found}
 
 
 def rpc_routes(plan: EdgePlan, *, public: bool) -> dict[str, Any]:
@@ -130,7 +136,22 @@ def test_calls_of_clients_and_of_operators_go_to_different_ports_of_a_service(pl
     clients = {route["cluster"] for route in method_routes(plan, public=True).values()}
     operators = {route["cluster"] for route in method_routes(plan, public=False).values()}
 
-    assert (clients, operators) == ({"trading", "auth"}, {"trading-ops", "auth-ops", "admin-ops"})
+    assert (clients, operators) == (
+        {"trading", "auth", "settlement"},
+        {"trading-ops", "auth-ops", "admin-ops", "settlement-ops"},
+    )
+
+
+def test_services_reach_all_ops_ports_with_nothing_between_and_only_where_there_are_services(plan: EdgePlan) -> None:
+    internal = managers(plan)["internal"]
+    *rpcs, rest = internal["route_config"]["virtual_hosts"][0]["routes"]
+
+    assert {one["match"]["path"] for one in rpcs} == {method.grpc_path for method in plan.served(public=False)}
+    assert {one["route"]["cluster"] for one in rpcs} == {name for name in UPSTREAMS if name.endswith("-ops")}
+    assert all("typed_per_filter_config" not in one for one in rpcs)
+    assert rest["direct_response"]["status"] == 404
+    assert [one["name"] for one in internal["http_filters"]] == ["envoy.filters.http.router"]
+    assert "internal" not in managers(replace(plan, internal_port=None))
 
 
 def test_a_token_is_needed_wherever_the_contract_does_not_say_public(tmp_path: Path) -> None:
@@ -158,7 +179,8 @@ def test_nothing_is_announced_that_nobody_here_answers(plan: EdgePlan) -> None:
     assert {"POST /api/v1/orders", "POST /api/v1/auth/login"} <= set(told)
     assert not [path for path in told if "/admin" in path]
     packages = {method.package for method in plan.served(public=False)}
-    assert packages == {"pincex.trading.v1", "pincex.journal.v1", "pincex.auth.v1", "pincex.admin.v1"}
+    answered = ("trading", "journal", "auth", "admin", "settlement")
+    assert packages == {f"pincex.{name}.v1" for name in answered}
     unserved = [one for one in plan.contract.carried(public=True) if one.package not in packages]
     assert not {f"{verb} {path}" for method in unserved for verb, path in method.http} & set(told)
 

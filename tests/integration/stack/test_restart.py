@@ -78,7 +78,7 @@ def test_a_setting_that_breaks_the_first_instance_stops_there_and_can_be_taken_b
     fleet: ExchangeStack, dotenv: Path
 ) -> None:
     before = pids(fleet)
-    dotenv.write_text("FAKE_ENGINE_CRASH=1\n")
+    dotenv.write_text("FAKE_ENGINE_CRASH=trading-engine-1\n")
 
     broken = fleet.folder.command("restart", "trading-engine")
 
@@ -124,7 +124,7 @@ def test_what_is_no_service_is_refused(fleet: ExchangeStack) -> None:
 
     assert refused.returncode == 1
     assert "there is no service trading-engine-1" in refused.stderr
-    assert "trading-engine, auth-service, admin, envoy" in refused.stderr
+    assert "trading-engine, auth-service, admin, settlement, envoy" in refused.stderr
 
 
 def test_scaling_the_engine_to_none_warns_of_the_trap_and_the_edge_says_why_it_refuses(fleet: ExchangeStack) -> None:

@@ -40,9 +40,8 @@ def test_what_needs_a_database_waits_for_it_and_is_left_out_without_one(tmp_path
     without = wired(tmp_path, memory=True)
 
     stores = ("postgres", "valkey")
-    assert {name: with_one[name] for name in ("trading-engine", "auth-service", "admin")} == dict.fromkeys(
-        ("trading-engine", "auth-service", "admin"), stores
-    )
+    ours = ("trading-engine", "auth-service", "admin", "settlement")
+    assert {name: with_one[name] for name in ours} == dict.fromkeys(ours, stores)
     assert [one.traits.name for one in without.services] == ["valkey", "trading-engine", "envoy"]
     assert "auth-service" not in without.health_paths
     assert without.note
@@ -66,16 +65,28 @@ def test_databases_of_an_operators_own_are_opened_as_the_operator_says(tmp_path:
         "DATABASE_URL": "postgresql://trading@db/pincex",
         "PINCEX_AUTH_DATABASE_URL": "postgresql://auth@db/pincex",
         "PINCEX_AUDIT_DATABASE_URL": "postgresql://audit@db/pincex",
+        "PINCEX_SETTLEMENT_DATABASE_URL": "postgresql://settlement@db/pincex",
     }
     services = {one.traits.name: one for one in wired(tmp_path, urls).services}
 
     assert "postgres" not in services
     found = {
         name: {key: value for key, value in services[name].launch(1).environment.items() if key in urls}
-        for name in ("trading-engine", "auth-service", "admin")
+        for name in ("trading-engine", "auth-service", "admin", "settlement")
     }
     assert found == {
         "trading-engine": {"DATABASE_URL": urls["DATABASE_URL"]},
         "auth-service": {"PINCEX_AUTH_DATABASE_URL": urls["PINCEX_AUTH_DATABASE_URL"]},
         "admin": {"PINCEX_AUDIT_DATABASE_URL": urls["PINCEX_AUDIT_DATABASE_URL"]},
+        "settlement": {"PINCEX_SETTLEMENT_DATABASE_URL": urls["PINCEX_SETTLEMENT_DATABASE_URL"]},
     }
+
+
+def test_services_are_told_where_they_reach_one_another(tmp_path: Path) -> None:
+    stack = wired(tmp_path)
+    ours = [one for one in stack.services if one.traits.name in {"trading-engine", "settlement"}]
+
+    targets = {one.launch(1).environment["PINCEX_INTERNAL_TARGET"] for one in ours}
+
+    assert targets == {(stack.addresses["internal_url"] or "").removeprefix("http://")}
+    assert "PINCEX_INTERNAL_TARGET" not in wired(tmp_path, memory=True).services[1].launch(1).environment

@@ -51,8 +51,13 @@ def http_filters(plan: EdgePlan, *, public: bool, certificates: bool = False) ->
         found.append(token_filter(identity))
     if plan.checks_roles(public=public):
         found.append(roles_filter())
+    return [*found, rate_filter(plan.rates), router_filter()]
+
+
+def router_filter() -> Json:
+    """The last of every listener, and the only one where services ask one another."""
     router = {"@type": f"{_HTTP}router.v3.Router", "suppress_envoy_headers": True}
-    return [*found, rate_filter(plan.rates), {"name": "envoy.filters.http.router", "typed_config": router}]
+    return {"name": "envoy.filters.http.router", "typed_config": router}
 
 
 def _services(plan: EdgePlan, *, public: bool) -> list[str]:

@@ -1,14 +1,14 @@
-"""The listeners: the public edge, plain and over TLS, and the ops listener."""
+"""The listeners: the public edge, plain and over TLS, the ops listener, and the one between services."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from exchange.stack.edge import tls
-from exchange.stack.edge.filters import cors_policy, http_filters
+from exchange.stack.edge.filters import cors_policy, http_filters, router_filter
 from exchange.stack.edge.plan import TYPE, EdgePlan, Json, TlsListener, seconds, socket_address
 from exchange.stack.edge.replies import local_reply_config
-from exchange.stack.edge.routes import routes
+from exchange.stack.edge.routes import internal_routes, routes
 from exchange.stack.edge.stats import rest_loggers
 
 if TYPE_CHECKING:
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 # Headers by which the inside of the exchange knows something. From outside they are removed before anything reads them:
 # who calls is decided by the port, and Envoy's own headers would change its time-outs and retries.
+SERVICE_HEADER = "x-pincex-service"
 INSIDE_HEADERS = (
-    "x-pincex-service",
+    SERVICE_HEADER,
     "x-pincex-edge",
     "x-forwarded-client-cert",
     "x-envoy-external-address",
@@ -43,16 +44,18 @@ _MUTATION = "envoy.extensions.http.early_header_mutation.header_mutation.v3.Head
 
 
 def listeners(plan: EdgePlan) -> list[Json]:
-    """All listeners of the plan, the public one first, then the one for operators."""
+    """All listeners of the plan, the public one first, then the one for operators and the one for services."""
     plain = [
-        _listener("public", socket_address(plan.edge_port), _connection_manager(plan, "public", public=True)),
-        _listener("ops", socket_address(plan.ops_port), _connection_manager(plan, "ops", public=False)),
+        _listener("public", socket_address(plan.edge_port), _outer_manager(plan, "public", public=True)),
+        _listener("ops", socket_address(plan.ops_port), _outer_manager(plan, "ops", public=False)),
     ]
+    if plan.internal_port is not None:
+        plain.append(_internal_listener(plan, plan.internal_port))
     return [*plain, *(_tls_listener(plan, described) for described in plan.tls_listeners)]
 
 
 def _tls_listener(plan: EdgePlan, described: TlsListener) -> Json:
-    manager = _connection_manager(plan, described.name, public=True, certificates=described.client_certificates)
+    manager = _outer_manager(plan, described.name, public=True, certificates=described.client_certificates)
     if described.client_certificates:
         # Whatever a client sends by this name is gone by then: see INSIDE_HEADERS.
         manager["forward_client_cert_details"] = "SANITIZE_SET"
@@ -63,6 +66,16 @@ def _tls_listener(plan: EdgePlan, described: TlsListener) -> Json:
     }
     found = _listener(described.name, socket_address(described.port, described.host), manager, transport)
     return {**found, "access_log": [tls.refusals_log(described, plan.access_log)]}
+
+
+def _internal_listener(plan: EdgePlan, port: int) -> Json:
+    """Where services ask one another. By what they say they are nobody gets in here who could not at a service itself: it
+    verifies that. So there is no filter, and nothing is counted: the exchange must not refuse itself.
+    """
+    manager = _connection_manager(
+        plan, "internal", {"routes": internal_routes(plan)}, [router_filter()], _early_mutations(kept=SERVICE_HEADER)
+    )
+    return _listener("internal", socket_address(port), manager)
 
 
 def _listener(name: str, address: Json, manager: Json, transport: Json | None = None) -> Json:
@@ -76,7 +89,17 @@ def _listener(name: str, address: Json, manager: Json, transport: Json | None = 
     }
 
 
-def _connection_manager(plan: EdgePlan, name: str, *, public: bool, certificates: bool = False) -> Json:
+def _outer_manager(plan: EdgePlan, name: str, *, public: bool, certificates: bool = False) -> Json:
+    """Of a listener for clients or operators."""
+    host: Json = {
+        "routes": routes(plan, public=public),
+        "typed_per_filter_config": {"envoy.filters.http.cors": cors_policy()},
+    }
+    filters = http_filters(plan, public=public, certificates=certificates)
+    return _connection_manager(plan, name, host, filters, _early_mutations())
+
+
+def _connection_manager(plan: EdgePlan, name: str, host: Json, filters: list[Json], mutations: Json) -> Json:
     limits = plan.limits
     return {
         "@type": f"{TYPE}envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
@@ -107,39 +130,35 @@ def _connection_manager(plan: EdgePlan, name: str, *, public: bool, certificates
             "initial_stream_window_size": 1 << 18,
             "initial_connection_window_size": 1 << 20,
         },
-        "early_header_mutation_extensions": [_early_mutations()],
+        "early_header_mutation_extensions": [mutations],
         "access_log": [*rest_loggers(name), _access_log(name, plan.access_log)],
         "local_reply_config": local_reply_config(),
         "route_config": {
             "name": name,
             "max_direct_response_body_size_bytes": 4 << 20,
-            "virtual_hosts": [
-                {
-                    "name": name,
-                    "domains": ["*"],
-                    "routes": routes(plan, public=public),
-                    "typed_per_filter_config": {"envoy.filters.http.cors": cors_policy()},
-                },
-            ],
+            "virtual_hosts": [{"name": name, "domains": ["*"], **host}],
         },
-        "http_filters": http_filters(plan, public=public, certificates=certificates),
+        "http_filters": filters,
     }
 
 
-def _early_mutations() -> Json:
-    """Before anything reads the headers: no claims from outside, and the peer's own address after forwarded ones."""
+def _early_mutations(*, kept: str = "") -> Json:
+    """Before anything reads the headers: no claims from outside but the header `kept`, and the peer's own address after
+    forwarded ones.
+    """
     peer: Json = {
         "append": {
             "header": {"key": "x-forwarded-for", "value": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"},
             "append_action": "APPEND_IF_EXISTS_OR_ADD",
         },
     }
+    removed = ({"remove": header} for header in INSIDE_HEADERS if header != kept)
     claims = ({"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in INSIDE_PREFIXES)
     return {
         "name": "envoy.http.early_header_mutation.header_mutation",
         "typed_config": {
             "@type": TYPE + _MUTATION,
-            "mutations": [*claims, *({"remove": header} for header in INSIDE_HEADERS), peer],
+            "mutations": [*claims, *removed, peer],
         },
     }
 

@@ -106,6 +106,7 @@ class EdgePlan:
     """The whole edge of one machine. Plain ports listen on 127.0.0.1.
 
     Without `identity` nobody is known here. `anonymous`: calls without a token go on, as the development profile has it.
+    `internal_port` None: no service here asks another.
     """
 
     contract: Contract
@@ -126,6 +127,7 @@ class EdgePlan:
     tls_listeners: tuple[TlsListener, ...] = ()
     # Which service an upstream is, where connections to it are TLS.
     tls_services: Mapping[str, str] = field(default_factory=dict)
+    internal_port: int | None = None
 
     @property
     def secrets_dir(self) -> Path:

@@ -55,6 +55,18 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     return found
 
 
+def internal_routes(plan: EdgePlan) -> list[Json]:
+    """What services ask one another: the RPCs of the ops ports, in gRPC only. Who asks is for the service to verify."""
+    found: list[Json] = []
+    for method in plan.served(public=False):
+        upstream = plan.upstream_of(method.package, public=False)
+        if upstream is not None:
+            action = _method_action(method, upstream, plan.limits)
+            found.append({"match": {"path": method.grpc_path, "grpc": {}}, "route": action})
+    unknown: Json = {"status": 404, "body": {"inline_string": "no such method"}}
+    return [*found, {"match": {"prefix": "/"}, "direct_response": unknown}]
+
+
 def _landing(plan: EdgePlan) -> list[Json]:
     bindings = {(path, verb) for method in plan.served(public=True) for verb, path in method.http}
     paths = [f"{verb} {path}" for path, verb in sorted(bindings)]
@@ -91,17 +103,21 @@ def _callers(plan: EdgePlan, policy: MethodPolicy, *, public: bool) -> Json:
 
 
 def _method_route(plan: EdgePlan, method: Method, upstream: str, *, public: bool) -> Json:
-    limits = plan.limits
+    action = _method_action(method, upstream, plan.limits)
+    filters = _callers(plan, method.access, public=public)
+    if method.takes_credentials:
+        filters[RATE_FILTER] = credentials_route(plan.rates)
+    return {"match": {"path": method.grpc_path}, "route": action, "typed_per_filter_config": filters}
+
+
+def _method_action(method: Method, upstream: str, limits: Limits) -> Json:
     action: Json = {"cluster": upstream, "retry_policy": _retry_policy(method, limits)}
     if method.streaming:
         action["timeout"] = "0s"
         action["idle_timeout"] = seconds(limits.stream_idle_timeout_s)
     else:
         action["timeout"] = seconds(limits.unary_timeout_s)
-    filters = _callers(plan, method.access, public=public)
-    if method.takes_credentials:
-        filters[RATE_FILTER] = credentials_route(plan.rates)
-    return {"match": {"path": method.grpc_path}, "route": action, "typed_per_filter_config": filters}
+    return action
 
 
 def _retry_policy(method: Method, limits: Limits) -> Json:
