@@ -191,15 +191,18 @@ async def _compare_balances(connection: Connection, engine: EngineBooks) -> tupl
     for row in await connection.fetch(_LATER, engine.sequence):
         place = (row["account"], row["asset"], row["kind_id"])
         ledger[place] = ledger.get(place, 0) + (row["amount"] if place[2] in chart.DEBIT_KINDS else -row["amount"])
+    breaks = []
     owed: dict[tuple[str, str], list[int]] = {}
     assets: dict[str, int] = {}
     for (account, asset, kind), amount in ledger.items():
         if kind in chart.DEBIT_KINDS:
             assets[asset] = assets.get(asset, 0) + amount
+            if amount < 0:
+                # More has left from there than ever came in.
+                breaks.append(Break("custody-liabilities", account, asset, "", _text(engine, asset, amount)))
         else:
             pair = owed.setdefault((account, asset), [0, 0])
             pair[kind == chart.HELD] += amount
-    breaks = []
     liabilities: dict[str, int] = {}
     places = sorted(owed.keys() | engine.balances.keys())
     for account, asset in places:

@@ -64,7 +64,9 @@ CREATE TABLE ledger_lines (
     balance_after  bigint NOT NULL,
     reference      text     NOT NULL,
     event_time_ns  bigint   NOT NULL,
-    CHECK (balance_after >= 0),
+    -- Custody alone may be overdrawn: money credited by hand that left by a network. That is an incident, and no reason
+    -- to leave the engine's record behind.
+    CHECK (balance_after >= 0 OR kind_id = 4),
     PRIMARY KEY (posting_id)
 );
 -- Of a user account the times never fall: they are the engine's.
@@ -99,7 +101,7 @@ CREATE TABLE ledger_balances (
     account_id integer        NOT NULL,
     asset      text           NOT NULL,
     kind_id    smallint       NOT NULL,
-    amount     bigint NOT NULL CHECK (amount >= 0),
+    amount     bigint NOT NULL CHECK (amount >= 0 OR kind_id = 4),
     PRIMARY KEY (account_id, asset, kind_id)
 );
 
