@@ -107,7 +107,8 @@ coverage: install
 	PINCEX_PURE=1 $(PYTEST) $(PARALLEL) -m "core and not long and not bench" --cov --cov-report= $(ARGS) $(MAY_BE_EMPTY)
 	$(PYTEST) $(PARALLEL) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
 	$(BIN)/python -m scripts.coverage_gate services/exchange/trading=$(COVERAGE_GATE) \
-	  services/exchange/auth=$(AUTH_COVERAGE_GATE) services/exchange/admin=$(AUTH_COVERAGE_GATE)
+	  services/exchange/auth=$(AUTH_COVERAGE_GATE) services/exchange/admin=$(AUTH_COVERAGE_GATE) \
+	  services/exchange/settlement=$(AUTH_COVERAGE_GATE)
 
 bench: install
 	$(PYTEST) tests/bench -m bench --capture=no --timeout=1800 $(ARGS)
