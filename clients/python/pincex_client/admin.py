@@ -22,6 +22,7 @@ from pincex_client.convert import from_wire, now_timestamp, plain_decimal
 from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
 from pincex_client.requests import enum_value
+from pincex_client.settlement import SettlementAdmin
 from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
 from pincex_client.user_admin import UserAdmin
 
@@ -56,6 +57,11 @@ class AdminClient:
     def audit(self) -> AuditTrail:
         """The audit trail, and its proof."""
         return AuditTrail(self.channel, self._caller)
+
+    @property
+    def settlement(self) -> SettlementAdmin:
+        """The ledger, and whether it agrees with the engine."""
+        return SettlementAdmin(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -30,6 +30,7 @@ from pincex_client.credentials import Credentials, Fixed
 from pincex_client.feeds import BalanceStream, OrderEventStream, TradeStream
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
+from pincex_client.settlement import Statements
 from pincex_client.transport import Caller, RetryPolicy, Tls, is_https, open_channel
 
 Amount = Decimal | int | str
@@ -119,6 +120,11 @@ class ExchangeClient:
     def auth(self) -> AuthClient:
         """Logging in, keys, sessions."""
         return AuthClient(self.channel, self._caller)
+
+    @property
+    def statements(self) -> Statements:
+        """What changed the account's balances, and the fees it paid."""
+        return Statements(self.channel, self._caller)
 
     # --- Orders -----------------------------------------------------------------------------------------------------
 
