@@ -69,7 +69,10 @@ def balances(pincex: Run, account: str) -> dict[tuple[str, str], Decimal]:
 
 
 def test_a_balance_is_explained_by_its_postings(pincex: Run, credited: str) -> None:
-    order = parsed(pincex("place", "BTCUSD", "buy", "0.1", "100", "--json"))
+    asset = f"A{uuid.uuid4().hex[:6].upper()}"
+    parsed(pincex("admin", "create-asset", asset, "2", "--json"))
+    market = parsed(pincex("admin", "create-market", asset, "USD", "--tick", "0.01", "--lot", "1", "--json"))
+    order = parsed(pincex("place", market["symbol"], "buy", "3", "100.10", "--json"))
     eventually(lambda: ("USD", "held") in balances(pincex, credited), "the hold is settled")
 
     found = balances(pincex, credited)
