@@ -130,6 +130,7 @@ async def test_a_loss_that_cannot_be_stored_leaves_nothing_behind(
     await trade_some(exchange, 1)
     await settlement.settled(exchange)
     assert rows(database, "SELECT * FROM ledger_losses") == []
+    assert rows(database, "SELECT * FROM ledger_lines WHERE transaction_id < 0") == []
     assert_whole(database)
     await settlement.ask("RecordLoss", LOSS)
     assert_whole(database)

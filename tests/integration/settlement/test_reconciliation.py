@@ -76,6 +76,7 @@ async def test_a_break_is_an_incident_and_stops_withdrawals_until_it_is_resolved
 ) -> None:
     await settlement.settled(exchange)
     assert not (await gate(settlement)).open, "nothing was compared yet"
+    assert (await settlement.ask("Reconcile", RECONCILE)).whole
     number = account_id(database, "demo")
     rows(database, TAMPER, number)
 

@@ -179,6 +179,23 @@ async def test_of_two_instances_one_stands_by_and_takes_over(
     assert_whole(database)
 
 
+async def test_a_writer_that_was_overtaken_writes_nothing_and_reads_anew(
+    exchange: Exchange, settlement: Settlement, database: Database
+) -> None:
+    """As if its lock had been lost without its session: another has written what it is about to write."""
+    await settlement.settled(exchange)
+    rows(database, "UPDATE settlement_offset SET sequence = sequence - 1")
+    reads = settlement.app.settler.metrics
+    assert reads is not None
+    await exchange.demo.buy("0.1", "40000")
+    await eventually(lambda: reads.restarts._value.get() > 0, "it reads the books anew")
+    lines = "SELECT count(*) FROM ledger_lines WHERE transaction_id = %s"
+    assert rows(database, lines, exchange.engine.state.sequence) == [(0,)]
+    rows(database, "UPDATE settlement_offset SET sequence = sequence + 1")
+    await settlement.settled(exchange)
+    assert_whole(database)
+
+
 async def test_a_database_that_comes_back_is_gone_on_with(
     exchange: Exchange, settlement: Settlement, database: Database
 ) -> None:
