@@ -114,8 +114,9 @@ async def test_cancelled_anywhere_nothing_is_lost_and_nothing_doubled(
     assert_whole(database)
 
 
-async def test_killed_ten_times_under_load_nothing_is_lost_and_nothing_doubled(
-    exchange: Exchange, database: Database, tmp_path: Path, repository: Path
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(10 * KILLS, marks=pytest.mark.long)])
+async def test_killed_again_and_again_under_load_nothing_is_lost_and_nothing_doubled(
+    exchange: Exchange, database: Database, tmp_path: Path, repository: Path, kills: int
 ) -> None:
     variables = {**os.environ, **environment(exchange, database, str(tmp_path))}
 
@@ -127,7 +128,7 @@ async def test_killed_ten_times_under_load_nothing_is_lost_and_nothing_doubled(
 
     loading = asyncio.create_task(load())
     try:
-        for _ in range(KILLS):
+        for _ in range(kills):
             before = offset(database)
             child = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "exchange.settlement", env=variables, cwd=repository, stdout=subprocess.DEVNULL
