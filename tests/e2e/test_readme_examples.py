@@ -48,7 +48,7 @@ class Newcomer(DocumentShell):
 @pytest.fixture(scope="module")
 def newcomer(repository: Path) -> Iterator[Newcomer]:
     with temporary_home() as home:
-        folder = stack_folder(home)
+        folder = stack_folder(home, PINCEX_CONFIG_DIR=str(home.parent / "config"))
         up = folder.command("up", "--detach")
         assert up.returncode == 0, up.stdout + up.stderr
         try:
@@ -66,7 +66,8 @@ def test_the_seed_request_stands_in_the_document_word_for_word() -> None:
     assert seed in EXAMPLES[0].script
 
 
-# One test, since each example goes on from what those before it did.
+# One test, since each example goes on from what those before it did: some fifty commands, a second each on two busy cores.
+@pytest.mark.timeout(400)
 def test_every_example_prints_what_the_document_says(newcomer: Newcomer) -> None:
     assert len(EXAMPLES) > 8
     for example in EXAMPLES:
