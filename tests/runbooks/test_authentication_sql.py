@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import csv
-import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ import pytest
 from exchange.runtime.errors import ServiceError
 from exchange.stack.postgresql.place import wheel_binaries
 from tests.integration.auth.rig import Rig, running_rig
+from tests.runbooks.source_sql import printed_sql
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,16 +20,12 @@ if TYPE_CHECKING:
     from tests.postgres_fixture import Database
 
 DEADLINE_S = 30.0
-_SECTION = re.compile(r"^## Authentication & Security$(.*?)^## ", re.MULTILINE | re.DOTALL)
-_PSQL = re.compile(r'psql -U (\w+) -d pincex -c "\n(.*?)\n"$', re.MULTILINE | re.DOTALL)
 
 
 def printed(runbook: str, table: str) -> tuple[str, str]:
-    """The role and the one statement of the section that reads a table."""
-    section = _SECTION.search(runbook)
-    assert section is not None
-    (found,) = [(role, sql) for role, sql in _PSQL.findall(section[1]) if f"FROM {table}\n" in sql]
-    return found
+    """The role and the one statement that reads a table."""
+    (found,) = [one for one in printed_sql(runbook) if f"FROM {table}\n" in one.sql]
+    return found.role, found.sql
 
 
 async def typed(database: Database, role: str, sql: str) -> list[dict[str, str]]:
