@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.stack.config import PortSetting
+from exchange.stack.files import make_home
 from exchange.stack.instance import Instance, State
 from exchange.stack.ports import PortBook
 from exchange.stack.postgresql.pair import PostgresPair
 from exchange.stack.postgresql.roles import ADMIN, TRADING
 from exchange.stack.postgresql.state import NUMBERS
-from exchange.stack.run import make_home
 from tests.stack_fixture import temporary_home
 
 if TYPE_CHECKING:

@@ -71,3 +71,12 @@ def bound_log(file: Path, limit_bytes: int = LOG_LIMIT_BYTES) -> None:
         while chunk := source.read(1 << 20):
             target.write(chunk)
     os.truncate(file, 0)
+
+
+def make_home(home: Path) -> None:
+    """The data folder. As root others may pass through, for PostgreSQL then runs as another user; none may look."""
+    home.mkdir(parents=True, exist_ok=True)
+    home.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    (home / "logs").mkdir(mode=0o700, exist_ok=True)
+    (home / "envoy").mkdir(mode=0o700, exist_ok=True)
+    (home / "secrets").mkdir(mode=0o700, exist_ok=True)

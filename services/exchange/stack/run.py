@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
 from exchange.stack.control import serve, take_lock
 from exchange.stack.errors import StackError
-from exchange.stack.files import read_json
+from exchange.stack.files import make_home, read_json
 from exchange.stack.processes import ProcessId, end
 from exchange.stack.services import build
 from exchange.stack.supervisor import STATE_FILE, Supervisor
@@ -22,15 +21,6 @@ if TYPE_CHECKING:
 
 _LOCK_ATTEMPTS = 20
 _LOCK_INTERVAL_S = 0.05
-
-
-def make_home(home: Path) -> None:
-    """The data folder. As root others may pass through, for PostgreSQL then runs as another user; none may look."""
-    home.mkdir(parents=True, exist_ok=True)
-    home.chmod(0o711 if os.geteuid() == 0 else 0o700)
-    (home / "logs").mkdir(mode=0o700, exist_ok=True)
-    (home / "envoy").mkdir(mode=0o700, exist_ok=True)
-    (home / "secrets").mkdir(mode=0o700, exist_ok=True)
 
 
 def end_leftovers(home: Path) -> int:

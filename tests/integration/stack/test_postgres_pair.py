@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from exchange.stack.errors import StackError
+from exchange.stack.files import make_home
 from exchange.stack.instance import Instance, State
 from exchange.stack.postgresql import actions, controller
 from exchange.stack.postgresql.copy import need_copy
@@ -21,7 +22,6 @@ from exchange.stack.postgresql.pair import has_pair
 from exchange.stack.postgresql.roles import ADMIN
 from exchange.stack.postgresql.server import PostgresService
 from exchange.stack.postgresql.state import NUMBERS, STATE_FILE, Standby
-from exchange.stack.run import make_home
 from tests.postgres_pair_fixture import RunningPair, running_pair
 from tests.stack_fixture import temporary_home
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exchange.stack.config import UpOptions, load_config
-from exchange.stack.run import make_home
+from exchange.stack.files import make_home
 from exchange.stack.services import Stack, build
 
 if TYPE_CHECKING:

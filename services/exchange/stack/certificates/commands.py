@@ -15,7 +15,7 @@ from exchange.stack.certificates.description import describe
 from exchange.stack.certificates.store import EDGE, RENEW_DAYS, CertificateStore, Entry
 from exchange.stack.config import load_config
 from exchange.stack.errors import StackError
-from exchange.stack.run import make_home
+from exchange.stack.files import make_home
 
 if TYPE_CHECKING:
     from exchange.stack.certificates.settings import TlsSettings
