@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -105,6 +105,42 @@ def test_without_a_token_nothing_is_open_but_what_the_contract_calls_public(
     with ThreadPoolExecutor(4) as pool:
         found = dict(zip(closed, pool.map(status, closed), strict=True))
     assert {binding: answer for binding, answer in found.items() if answer != 401} == {}
+
+
+def test_settlement_follows_the_engine_as_the_service_that_it_proves_to_be(production_stack: ProductionStack) -> None:
+    exchange, headers = production_stack.exchange, production_stack.bearer()
+    made = call(f"{exchange.ops_url}/admin/assets", "POST", json.dumps({"code": "XDR", "decimals": 2}), headers)
+    assert made.status == 200, made.text
+    body = json.dumps({"asset": "XDR", "amount": "12.50", "request_id": "production-books"})
+    credited = call(f"{exchange.ops_url}/admin/accounts/production-books/credits", "POST", body, headers)
+    assert credited.status == 200, credited.text
+
+    def balances() -> list[dict[str, str]]:
+        found: list[dict[str, str]] = (
+            call(f"{exchange.ops_url}/admin/ledger/accounts/production-books", headers=headers)
+            .json()
+            .get("balances", [])
+        )
+        return found
+
+    eventually(
+        lambda: balances() == [{"asset": "XDR", "kind": "available", "amount": "12.50"}], "the credit is settled"
+    )
+    compared = call(f"{exchange.ops_url}/admin/settlement/reconcile", "POST", "{}", headers)
+    assert compared.json()["whole"], compared.text
+
+
+@pytest.mark.parametrize("claim", [(), (("x-pincex-service", f"settlement.1.{'0' * 64}"),)], ids=["nothing", "a guess"])
+def test_between_services_nobody_is_let_in_who_is_none(
+    production_stack: ProductionStack, claim: tuple[tuple[str, str], ...]
+) -> None:
+    port = production_stack.exchange.instance("envoy")["ports"]["internal"]
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, pytest.raises(grpc.RpcError) as caught:
+        admin_service_pb2_grpc.TradingAdminServiceStub(channel).GetEngineState(
+            admin_service_pb2.GetEngineStateRequest(), metadata=claim, timeout=10
+        )
+    refused: Any = caught.value
+    assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def test_while_the_auth_service_is_away_tokens_keep_trading_and_nothing_opens(

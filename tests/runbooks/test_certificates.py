@@ -22,7 +22,7 @@ from tests.edge_http import call
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.edge import AtTheEdge
 from tests.integration.recovery.load import SYMBOL, Load
-from tests.stack_fixture import ExchangeStack, running_stack, stack_folder, temporary_home
+from tests.stack_fixture import ExchangeStack, eventually, running_stack, stack_folder, temporary_home
 from tests.unit.docs.examples import examples
 from tests.unit.docs.tables import document
 
@@ -67,6 +67,16 @@ async def load(stack: ExchangeStack, request: pytest.FixtureRequest) -> AsyncIte
     yield load
     await load.stop()
     assert load.failures == {}
+
+
+def test_settlement_follows_the_engine_where_services_speak_tls(stack: ExchangeStack) -> None:
+    def settled() -> bool:
+        status = call(f"{stack.ops_url}/admin/settlement/status").json()
+        return status["state"] == "RUNNING" and int(status["settled_sequence"]) > 0
+
+    eventually(settled, "settlement reads the engine's events")
+    compared = call(f"{stack.ops_url}/admin/settlement/reconcile", "POST", "{}")
+    assert (compared.status, compared.json()["whole"]) == (200, True), compared.text
 
 
 async def more_orders(load: Load) -> None:
