@@ -119,7 +119,9 @@ async def test_a_refused_cancel_is_refused_again_with_its_request_id(exchange: E
 
 
 @pytest.mark.parametrize(("quantity", "keeps"), [("1", True), ("0.5", True), ("1.5", False)])
-async def test_a_replaced_order_keeps_its_place_unless_it_grows(exchange: Exchange, quantity: str, keeps: bool) -> None:
+async def test_a_replaced_order_keeps_its_place_unless_it_grows(
+    exchange: Exchange, quantity: str, *, keeps: bool
+) -> None:
     one = await exchange.demo.buy("1", "50000")
     two = await exchange.demo.buy("1", "50000")
     replaced = await replace(exchange.demo, one.order_id, quantity, "50000")
