@@ -98,7 +98,7 @@ class SettlementStatus(_message.Message):
     open_incidents: _builtins.int
     withdrawals_stopped: _builtins.bool
     state: _builtins.str
-    """"RUNNING", "CATCHING_UP", "WAITING_FOR_ENGINE", "STOPPED"."""
+    """"STARTING", "STANDBY", "WAITING_FOR_DATABASE", "WAITING_FOR_ENGINE", "CATCHING_UP", "RUNNING", "STOPPED"."""
     problem: _builtins.str
     """Why, where it is STOPPED."""
     instance: _builtins.str
