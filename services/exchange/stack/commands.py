@@ -21,6 +21,7 @@ from exchange.stack.detach import start_detached
 from exchange.stack.errors import StackError
 from exchange.stack.files import make_home, tail
 from exchange.stack.first_operator import OPERATOR_EMAIL, take_operator_password
+from exchange.stack.postgresql.commands import app as database
 
 STOP_TIMEOUT_S = 90.0
 ENGINE = "trading-engine"
@@ -38,6 +39,7 @@ def register(app: typer.Typer) -> None:
     for command in (up, down, status, scale, restart, kill, logs):
         app.command()(command)
     app.add_typer(certificates, name="certs")
+    app.add_typer(database, name="db")
 
 
 def up(

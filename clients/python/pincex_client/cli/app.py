@@ -16,7 +16,7 @@ GLOBAL_FLAGS = frozenset({"--json"})
 GLOBAL_VALUES = frozenset(
     {"--target", "--ops-target", "--account", "--token", "--profile", "--timeout", "--ca", "--certificate"}
 )
-STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate", "certs"})
+STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate", "certs", "db"})
 
 
 def build_app() -> typer.Typer:

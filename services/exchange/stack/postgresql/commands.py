@@ -1,0 +1,66 @@
+"""`pincex db`: back the database up, and prove that a backup can be restored."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from exchange.stack import view
+from exchange.stack.config import load_config
+from exchange.stack.control import NotRunning, request
+from exchange.stack.errors import StackError
+from exchange.stack.postgresql import backup as backups
+
+app = typer.Typer(help="Back the database up, and prove that a backup can be restored.", no_args_is_help=True)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The dump; what it must hold stands in FILE.json.")]
+Url = Annotated[
+    str, typer.Option("--database-url", help="As the tables' owner; default: the running stack's, else the settings'.")
+]
+
+
+@app.command()
+def backup(file: File, *, database_url: Url = "") -> None:
+    """Dump the database as it is at one moment, while the exchange goes on, and write down what it holds."""
+    try:
+        found = backups.backup(database_url or _admin_url(), file)
+    except StackError as error:
+        _fail(str(error))
+    rows = sum(content.rows for content in found.values())
+    view.say(f"wrote {file} and {file}.json: {rows:,} rows in {len(found)} tables")
+
+
+@app.command()
+def verify(file: File, *, database_url: Url = "") -> None:
+    """Restore a backup into a database made for it, compare, and drop that. Exit status 1 if anything differs."""
+    try:
+        differences = backups.verify(database_url or _admin_url(), file)
+    except StackError as error:
+        _fail(str(error))
+    for difference in differences:
+        view.error(difference)
+    if differences:
+        raise typer.Exit(1)
+    view.say(f"{file} restores to what it was: all rows of all tables")
+
+
+def _admin_url() -> str:
+    """Of the running stack, which knows where its database is, else of the settings. Raises StackError."""
+    config = load_config(os.environ, Path.cwd())
+    try:
+        url = request(config.home, "status").get("admin_database_url")
+    except NotRunning:
+        url = config.admin_database_url
+    if not url:
+        raise StackError(
+            "no database: the exchange does not run, or runs with --memory, and PINCEX_ADMIN_DATABASE_URL is not set"
+        )
+    return str(url)
+
+
+def _fail(text: str) -> NoReturn:
+    view.error(text)
+    raise typer.Exit(1)
