@@ -12,7 +12,6 @@ from exchange.stack import view
 from exchange.stack.config import load_config
 from exchange.stack.control import NotRunning, request
 from exchange.stack.errors import StackError
-from exchange.stack.postgresql import backup as backups
 
 app = typer.Typer(help="Back the database up, and prove that a backup can be restored.", no_args_is_help=True)
 
@@ -25,6 +24,9 @@ Url = Annotated[
 @app.command()
 def backup(file: File, *, database_url: Url = "") -> None:
     """Dump the database as it is at one moment, while the exchange goes on, and write down what it holds."""
+    # Its driver is loaded by who needs it: all other commands start faster.
+    from exchange.stack.postgresql import backup as backups  # noqa: PLC0415
+
     try:
         found = backups.backup(database_url or _admin_url(), file)
     except StackError as error:
@@ -36,6 +38,8 @@ def backup(file: File, *, database_url: Url = "") -> None:
 @app.command()
 def verify(file: File, *, database_url: Url = "") -> None:
     """Restore a backup into a database made for it, compare, and drop that. Exit status 1 if anything differs."""
+    from exchange.stack.postgresql import backup as backups  # noqa: PLC0415 - see above
+
     try:
         differences = backups.verify(database_url or _admin_url(), file)
     except StackError as error:
