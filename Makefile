@@ -30,9 +30,9 @@ AUTH_COVERAGE_GATE ?= 90.1
 CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange/domain/*.py)
 PACKAGES := $(wildcard services/*/__init__.py clients/python/*/__init__.py)
 PYTEST := $(BIN)/python -m pytest
-# Two workers, whole files: many tests wait for processes, and those of a file may share what it starts.
-WORKERS ?= 2
-PARALLEL := -n $(WORKERS) --dist loadfile
+# Three workers on two cores, for many tests wait for processes; which files go together says tests/conftest.py.
+WORKERS ?= 3
+PARALLEL := -n $(WORKERS) --dist loadgroup
 
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
 MAY_BE_EMPTY := || [ $$? -eq 5 ]

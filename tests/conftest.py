@@ -19,6 +19,9 @@ pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture", "tests.valkey
 
 _MAX_SEED = 2**31
 
+# Whole exchanges that many files share, each started once by whichever worker of pytest-xdist gets those files.
+_SHARED_EXCHANGES = ("exchange_stack", "production_stack")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help="seed of simulations; a failing run prints the one that repeats it")
@@ -28,6 +31,21 @@ def pytest_report_header(config: pytest.Config) -> str:
     core = "pure" if os.environ.get("PINCEX_PURE", "") not in ("", "0") else "compiled where it is fresh"
     seed = config.getoption("--seed")
     return f"core: {core}" + ("" if seed is None else f", seed: {seed}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Files go whole to one worker, for their tests may share what the file starts; those on a shared exchange all go to the
+    same, for a second exchange would take a tenth of a core while it waits.
+    """
+    shared: dict[Path, str] = {}
+    for item in items:
+        for exchange in _SHARED_EXCHANGES:
+            if exchange in getattr(item, "fixturenames", ()):
+                shared.setdefault(item.path, exchange)
+    for item in items:
+        group = shared.get(item.path, item.path.relative_to(config.rootpath).as_posix())
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
