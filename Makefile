@@ -30,8 +30,9 @@ AUTH_COVERAGE_GATE ?= 90.1
 CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange/domain/*.py)
 PACKAGES := $(wildcard services/*/__init__.py clients/python/*/__init__.py)
 PYTEST := $(BIN)/python -m pytest
-# Three workers on two cores, for many tests wait for processes; which files go together says tests/conftest.py.
-WORKERS ?= 3
+# As many as the cores that CI has: with more, exchanges of several workers take each other's time. Which files go together says
+# tests/conftest.py.
+WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadgroup
 
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
