@@ -33,7 +33,7 @@ PYTEST := $(BIN)/python -m pytest
 # As many as the cores that CI has: with more, exchanges of several workers take each other's time. Which files go together says
 # tests/conftest.py.
 WORKERS ?= 2
-PARALLEL := -n $(WORKERS) --dist loadgroup
+PARALLEL := -n $(WORKERS) --dist loadfile
 
 # pytest exits with 5 where it finds no test: no failure for a selection that may be empty.
 MAY_BE_EMPTY := || [ $$? -eq 5 ]

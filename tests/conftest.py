@@ -1,12 +1,15 @@
 """What every suite may use; fixtures of one part live beside its tests."""
 
+import functools
 import os
 import random
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 # Tests start processes while gRPC's threads run. Its fork handlers, made for forks without exec, can crash the child
 # before it has become the program; read when gRPC starts, so said before anything imports it.
@@ -33,19 +36,23 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"core: {core}" + ("" if seed is None else f", seed: {seed}")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+class _Files(LoadScopeScheduling):  # type: ignore[misc]
     """Files go whole to one worker, for their tests may share what the file starts; those on a shared exchange all go to the
     same, for a second exchange would take a tenth of a core while it waits.
     """
-    shared: dict[Path, str] = {}
-    for item in items:
-        for exchange in _SHARED_EXCHANGES:
-            if exchange in getattr(item, "fixturenames", ()):
-                shared.setdefault(item.path, exchange)
-    for item in items:
-        group = shared.get(item.path, item.path.relative_to(config.rootpath).as_posix())
-        item.add_marker(pytest.mark.xdist_group(group))
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _scope_of(nodeid.partition("::")[0])
+
+
+@functools.cache
+def _scope_of(file: str) -> str:
+    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
+    return next((exchange for exchange in _SHARED_EXCHANGES if exchange in text), file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files | None:
+    return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
