@@ -9,6 +9,7 @@ import http.client
 import json
 import re
 import secrets
+import string
 import time
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -78,12 +79,12 @@ class World:
             await anonymous.auth.verify_email(email, await self._mailed_code(email))
             tokens = await anonymous.auth.log_in(email, password)
         async with self.operator() as operator:
-            for asset in (self.symbol[:4], self.symbol[4:]):
+            for asset in (self.symbol[:5], self.symbol[5:]):
                 await operator.admin.credit_account(tokens.account, asset, "1000")
         return Person(email, password, tokens)
 
     async def make_market(self) -> None:
-        name = "".join(secrets.choice("ABCDEFGH") for _ in range(3))
+        name = "".join(secrets.choice(string.ascii_uppercase) for _ in range(4))
         async with self.operator() as operator:
             await operator.admin.create_asset(f"A{name}", 4)
             await operator.admin.create_asset(f"B{name}", 4)
