@@ -8,7 +8,7 @@ from typing import Final
 
 from exchange.auth.mail import SmtpServer
 from exchange.auth.throttle_policy import ThrottlePolicy
-from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.runtime.config import Environment, RuntimeConfig, Secret
 from exchange.runtime.service_tls import ServiceTls
 
 SERVICE: Final = "auth-service"
@@ -66,7 +66,7 @@ class Config:
             ops_grpc_port=environment.integer("PINCEX_OPS_GRPC_PORT", 0, minimum=0, maximum=65535),
             gate_port=environment.integer("PINCEX_GATE_PORT", 0, minimum=0, maximum=65535),
             metrics_port=environment.integer("PINCEX_METRICS_PORT", 0, minimum=0, maximum=65535),
-            database_url=_database_url(environment),
+            database_url=environment.database_url("PINCEX_AUTH_DATABASE_URL"),
             redis_url=environment.optional_secret("REDIS_URL"),
             secret=environment.secret("PINCEX_AUTH_SECRET", minimum_length=MIN_SECRET_CHARACTERS),
             jwt_secret=environment.secret("JWT_SECRET"),
@@ -83,13 +83,6 @@ class Config:
             drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
             service_tls=ServiceTls.read(environment),
         )
-
-
-def _database_url(environment: Environment) -> Secret:
-    url = environment.optional_secret("PINCEX_AUTH_DATABASE_URL") or environment.optional_secret("DATABASE_URL")
-    if url is None:
-        raise ConfigError("PINCEX_AUTH_DATABASE_URL is not set, and neither is DATABASE_URL")
-    return url
 
 
 def _smtp(environment: Environment) -> SmtpServer | None:

@@ -155,6 +155,13 @@ class Environment:
         value = self._values.get(name)
         return None if value is None else Secret(value)
 
+    def database_url(self, name: str) -> Secret:
+        """Return the URL of a service's own role, else DATABASE_URL. Raises ConfigError where neither is set."""
+        url = self.optional_secret(name) or self.optional_secret("DATABASE_URL")
+        if url is None:
+            raise ConfigError(f"{name} is not set, and neither is DATABASE_URL")
+        return url
+
 
 @dataclass(frozen=True, slots=True)
 class RuntimeConfig:

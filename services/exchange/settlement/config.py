@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
+from exchange.runtime.config import Environment, RuntimeConfig, Secret
 from exchange.runtime.service_tls import ServiceTls
 
 SERVICE: Final = "settlement"
@@ -38,16 +38,9 @@ class Config:
             ops_grpc_port=environment.integer("PINCEX_OPS_GRPC_PORT", 0, minimum=0, maximum=65535),
             metrics_port=environment.integer("PINCEX_METRICS_PORT", 0, minimum=0, maximum=65535),
             internal_target=environment.required("PINCEX_INTERNAL_TARGET"),
-            database_url=_database_url(environment),
+            database_url=environment.database_url("PINCEX_SETTLEMENT_DATABASE_URL"),
             jwt_secret=environment.optional_secret("JWT_SECRET"),
             service_tls=ServiceTls.read(environment),
             drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
             reconcile_every_s=environment.number("PINCEX_RECONCILE_SECONDS", 30.0, minimum=0.05, maximum=600.0),
         )
-
-
-def _database_url(environment: Environment) -> Secret:
-    url = environment.optional_secret("PINCEX_SETTLEMENT_DATABASE_URL") or environment.optional_secret("DATABASE_URL")
-    if url is None:
-        raise ConfigError("PINCEX_SETTLEMENT_DATABASE_URL is not set, and neither is DATABASE_URL")
-    return url

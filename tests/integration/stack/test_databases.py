@@ -50,9 +50,7 @@ def test_the_roles_have_what_the_runbooks_need_and_no_more(fake_stack: ExchangeS
         "trading_user": (False, False, False, False),
         "auth_user": (False, False, False, False),
         "audit_user": (False, False, False, False),
-        "kyc_user": (False, False, False, False),
         "settlement_user": (False, False, False, False),
-        "wallet_user": (False, False, False, False),
         "replication_user": (False, True, False, False),
     }
     assert ("pg_stat_statements",) in extensions

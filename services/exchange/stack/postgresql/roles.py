@@ -21,9 +21,9 @@ DATABASE = "pincex"
 ADMIN, TRADING, AUTH, REPLICATION = "admin", "trading_user", "auth_user", "replication_user"
 # The admin service: reads the audit trail.
 AUDIT = "audit_user"
-SETTLEMENT, WALLET, KYC = "settlement_user", "wallet_user", "kyc_user"
+SETTLEMENT = "settlement_user"
 # As which services log in; each sees what its migrations grant it.
-SERVICES = (TRADING, AUTH, AUDIT, SETTLEMENT, WALLET, KYC)
+SERVICES = (TRADING, AUTH, AUDIT, SETTLEMENT)
 _SERVICES = ", ".join(SERVICES)
 # The database that every cluster has.
 MAINTENANCE = "postgres"
