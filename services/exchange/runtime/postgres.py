@@ -144,20 +144,32 @@ async def _connect_to_any(dsn: str | None = None, **options: Any) -> Any:
     """
     assert dsn is not None
     attempts = [asyncio.ensure_future(asyncpg.connect(one, **options)) for one in split_hosts(dsn)]
-    connection: asyncpg.Connection[asyncpg.Record] | None = None
     try:
-        for finished in asyncio.as_completed(attempts):
-            with contextlib.suppress(*CONNECTION_ERRORS):
-                connection = await finished
-                return connection
-        return await attempts[0]
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-        for found in await asyncio.gather(*attempts, return_exceptions=True):
-            # Two may have been ready in the same moment.
-            if not isinstance(found, BaseException) and found is not connection:
-                found.terminate()
+        connection = await _first(attempts)
+    except BaseException:
+        _abandon(attempts)
+        raise
+    _abandon(attempts, keep=connection)
+    return connection
+
+
+async def _first(attempts: list[asyncio.Task[Any]]) -> Any:
+    for finished in asyncio.as_completed(attempts):
+        with contextlib.suppress(*CONNECTION_ERRORS):
+            return await finished
+    return await attempts[0]
+
+
+def _abandon(attempts: list[asyncio.Task[Any]], keep: object = None) -> None:
+    """End attempts and what they have opened, or open yet, without waiting: a wait could be cancelled, and leave one open."""
+
+    def end(attempt: asyncio.Task[Any]) -> None:
+        if not attempt.cancelled() and attempt.exception() is None and attempt.result() is not keep:
+            attempt.result().terminate()
+
+    for attempt in attempts:
+        attempt.cancel()
+        attempt.add_done_callback(end)
 
 
 async def _init_pooled(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

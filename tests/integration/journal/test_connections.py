@@ -1,16 +1,28 @@
 """How connections are made: to the host that writes, with a dead peer noticed, and no password shown."""
 
+import asyncio
 import contextlib
 import os
 import socket
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import asyncpg
 import pytest
 
 from exchange.runtime import postgres
 from tests.postgres_fixture import Database
+
+
+@dataclass(eq=False)
+class Opened:
+    """What stands for a connection."""
+
+    ended: bool = False
+
+    def terminate(self) -> None:
+        self.ended = True
 
 
 @pytest.mark.parametrize(
@@ -62,6 +74,29 @@ async def test_a_host_that_hangs_does_not_keep_clients_from_the_one_that_serves(
 )
 def test_a_url_of_several_hosts_is_one_for_each(dsn: str, hosts: list[str]) -> None:
     assert postgres.split_hosts(dsn) == hosts
+
+
+@pytest.mark.parametrize("after", range(8))
+async def test_a_connection_that_its_caller_gave_up_is_not_left_open(
+    after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[Opened] = []
+
+    async def connect(_dsn: str, **_options: object) -> Opened:
+        await asyncio.sleep(0)
+        opened.append(Opened())
+        return opened[-1]
+
+    monkeypatch.setattr(asyncpg, "connect", connect)
+    monkeypatch.setattr(postgres, "watch_for_dead_peer", lambda _connection: None)
+    opening = asyncio.create_task(postgres.connect("postgresql://a:1,b:2/d", application_name="a test"))
+    for _ in range(after):
+        await asyncio.sleep(0)
+    opening.cancel()
+    given = (await asyncio.gather(opening, return_exceptions=True))[0]
+    for _ in range(8):
+        await asyncio.sleep(0)
+    assert [one for one in opened if not one.ended] == ([given] if isinstance(given, Opened) else [])
 
 
 async def test_when_no_host_serves_the_reason_of_the_first_is_told(free_port: Callable[[], int]) -> None:
