@@ -30,6 +30,7 @@ NO_ENGINE = (
     "To stop trading and let clients out: `pincex admin cancel-only SYMBOL`, or `pincex admin circuit-breaker on`"
 )
 START_TIMEOUT_S = 300.0
+RESTART_TIMEOUT_S = 60.0
 
 _POLL_S = 0.05
 
@@ -139,6 +140,10 @@ def kill(
     signal_name: Annotated[
         str, typer.Option("--signal", "-s", metavar="SIGNAL", help="KILL, TERM, STOP, ...")
     ] = "KILL",
+    *,
+    wait: Annotated[
+        bool, typer.Option("--wait", "-w", help="Return when another process has taken its place and is ready.")
+    ] = False,
 ) -> None:
     """Send a signal to an instance; if it dies it is started again."""
     full = signal_name.upper() if signal_name.upper().startswith("SIG") else f"SIG{signal_name.upper()}"
@@ -146,6 +151,14 @@ def kill(
         _fail(f"there is no signal {signal_name}")
     pid = _ask("kill", quiet=True, name=name, signal=full)
     view.say(f"sent {full} to {name} (pid {pid})")
+    if wait:
+
+        def replaced() -> bool:
+            status = request(_config().home, "status")
+            now = next(instance for instance in status["services"] if instance["name"] == name)
+            return bool(now["state"] == "ready" and now["pid"] != pid)
+
+        _wait(replaced, RESTART_TIMEOUT_S, f"{name} has not ended and come back")
 
 
 def logs(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from exchange.stack.config import StackConfig, UpOptions
 
+LAST_STEPS_S = 10.0
+
 
 def start_detached(config: StackConfig, options: UpOptions, show: Callable[[dict[str, object]], None]) -> None:
     """Returns when all is healthy. Raises StackError with what failed; nothing is left running then.
@@ -26,7 +29,7 @@ def start_detached(config: StackConfig, options: UpOptions, show: Callable[[dict
     argv = [sys.executable, "-m", "exchange.stack.daemon", "--report-fd", str(writing)]
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        subprocess.Popen(
+        supervisor = subprocess.Popen(
             [*argv, *options.arguments()],
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -46,5 +49,8 @@ def start_detached(config: StackConfig, options: UpOptions, show: Callable[[dict
             if event["event"] == "up":
                 return
             if event["event"] == "failed":
+                # All that it had started has ended by now; only it itself may be there for a moment.
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    supervisor.wait(LAST_STEPS_S)
                 raise StackError(str(event["error"]))
     raise StackError(f"the supervisor ended before the exchange was up; log: {log}")
