@@ -218,7 +218,24 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("SECOND_FACTOR_STATE", _PRECONDITION, "the second factor is on already, or was never begun"),
     ReasonRow("SUB_ACCOUNT_NOT_FOUND", _NOT_FOUND, "no such sub-account"),
     # The ledger.
+    ReasonRow("ADDRESS_NOT_LISTED", _PRECONDITION, "the address is not on the account's list"),
+    ReasonRow(
+        "ADDRESS_COOLING_OFF", _PRECONDITION, "the address was listed a short time ago: wait", retry_after_seconds=60.0
+    ),
+    ReasonRow("WITHDRAWAL_LIMIT", _PRECONDITION, "more than may be withdrawn within 24 hours", ("limit", "left")),
+    ReasonRow("KYC_REQUIRED", _PRECONDITION, "the KYC tier does not allow it"),
+    ReasonRow("ACCOUNT_FROZEN", _PRECONDITION, "the account is frozen for withdrawals and transfers"),
+    ReasonRow("WITHDRAWALS_STOPPED", _PRECONDITION, "withdrawals are stopped"),
+    ReasonRow("WITHDRAWAL_NOT_FOUND", _NOT_FOUND, "the account has no such withdrawal"),
+    ReasonRow("WITHDRAWAL_UNDER_WAY", _PRECONDITION, "the withdrawal was handed to the network, or has ended"),
+    ReasonRow("UNKNOWN_NETWORK", _NOT_FOUND, "no such network, or not for this asset"),
+    ReasonRow("KYC_CASE_NOT_FOUND", _NOT_FOUND, "no such KYC case"),
+    ReasonRow("KYC_CASE_STATE", _PRECONDITION, "the KYC case is in a state in which this cannot be done"),
     ReasonRow("RECORD_NOT_FOUND", _NOT_FOUND, "no such correction or incident"),
     ReasonRow("RECORD_STATE", _PRECONDITION, "the record is in a state in which this cannot be done"),
     ReasonRow("FOUR_EYES", _DENIED, "who proposed it cannot approve it"),
+    ReasonRow("PRICE_UNAVAILABLE", _PRECONDITION, "no venue has a price that counts"),
+    ReasonRow("FEED_NOT_FOUND", _NOT_FOUND, "no feed of this name"),
+    ReasonRow("UNKNOWN_CHANNEL", _NOT_FOUND, "no channel of this name"),
+    ReasonRow("TOO_MANY_SUBSCRIPTIONS", _EXHAUSTED, "more subscriptions than a connection may have", ("limit",)),
 )

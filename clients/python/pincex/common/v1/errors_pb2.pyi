@@ -228,6 +228,31 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The second factor is on already, or was never begun (FAILED_PRECONDITION)."""
     SUB_ACCOUNT_NOT_FOUND: _ErrorReason.ValueType  # 148
     """No such sub-account of this user (NOT_FOUND)."""
+    ADDRESS_NOT_LISTED: _ErrorReason.ValueType  # 160
+    """--- Wallet and KYC. ---
+
+    The address is not on the account's list (FAILED_PRECONDITION).
+    """
+    ADDRESS_COOLING_OFF: _ErrorReason.ValueType  # 161
+    """The address was listed a short time ago: wait (FAILED_PRECONDITION, with RetryInfo)."""
+    WITHDRAWAL_LIMIT: _ErrorReason.ValueType  # 162
+    """More than may be withdrawn within 24 hours (FAILED_PRECONDITION). Metadata: `limit`, `left`."""
+    KYC_REQUIRED: _ErrorReason.ValueType  # 163
+    """The KYC tier does not allow it (FAILED_PRECONDITION)."""
+    ACCOUNT_FROZEN: _ErrorReason.ValueType  # 164
+    """The account is frozen for withdrawals and transfers (FAILED_PRECONDITION)."""
+    WITHDRAWALS_STOPPED: _ErrorReason.ValueType  # 165
+    """Withdrawals are stopped, by an operator or because books do not agree (FAILED_PRECONDITION)."""
+    WITHDRAWAL_NOT_FOUND: _ErrorReason.ValueType  # 166
+    """No such withdrawal of this account (NOT_FOUND)."""
+    WITHDRAWAL_UNDER_WAY: _ErrorReason.ValueType  # 167
+    """The withdrawal was handed to the network, or has ended (FAILED_PRECONDITION)."""
+    UNKNOWN_NETWORK: _ErrorReason.ValueType  # 168
+    """No such network, or not for this asset (NOT_FOUND)."""
+    KYC_CASE_NOT_FOUND: _ErrorReason.ValueType  # 169
+    """No such KYC case (NOT_FOUND)."""
+    KYC_CASE_STATE: _ErrorReason.ValueType  # 170
+    """The KYC case is in a state in which this cannot be done (FAILED_PRECONDITION)."""
     RECORD_NOT_FOUND: _ErrorReason.ValueType  # 171
     """--- The ledger. ---
 
@@ -237,6 +262,17 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The correction or incident is in a state in which this cannot be done (FAILED_PRECONDITION)."""
     FOUR_EYES: _ErrorReason.ValueType  # 173
     """Who proposed it cannot approve it (PERMISSION_DENIED)."""
+    PRICE_UNAVAILABLE: _ErrorReason.ValueType  # 180
+    """--- Market data. ---
+
+    No venue has a price that counts (FAILED_PRECONDITION).
+    """
+    FEED_NOT_FOUND: _ErrorReason.ValueType  # 181
+    """No feed of this name (NOT_FOUND)."""
+    UNKNOWN_CHANNEL: _ErrorReason.ValueType  # 182
+    """No channel of this name (NOT_FOUND)."""
+    TOO_MANY_SUBSCRIPTIONS: _ErrorReason.ValueType  # 183
+    """More subscriptions than a connection may have (RESOURCE_EXHAUSTED). Metadata: `limit`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a request was refused.
@@ -452,6 +488,31 @@ SECOND_FACTOR_STATE: ErrorReason.ValueType  # 147
 """The second factor is on already, or was never begun (FAILED_PRECONDITION)."""
 SUB_ACCOUNT_NOT_FOUND: ErrorReason.ValueType  # 148
 """No such sub-account of this user (NOT_FOUND)."""
+ADDRESS_NOT_LISTED: ErrorReason.ValueType  # 160
+"""--- Wallet and KYC. ---
+
+The address is not on the account's list (FAILED_PRECONDITION).
+"""
+ADDRESS_COOLING_OFF: ErrorReason.ValueType  # 161
+"""The address was listed a short time ago: wait (FAILED_PRECONDITION, with RetryInfo)."""
+WITHDRAWAL_LIMIT: ErrorReason.ValueType  # 162
+"""More than may be withdrawn within 24 hours (FAILED_PRECONDITION). Metadata: `limit`, `left`."""
+KYC_REQUIRED: ErrorReason.ValueType  # 163
+"""The KYC tier does not allow it (FAILED_PRECONDITION)."""
+ACCOUNT_FROZEN: ErrorReason.ValueType  # 164
+"""The account is frozen for withdrawals and transfers (FAILED_PRECONDITION)."""
+WITHDRAWALS_STOPPED: ErrorReason.ValueType  # 165
+"""Withdrawals are stopped, by an operator or because books do not agree (FAILED_PRECONDITION)."""
+WITHDRAWAL_NOT_FOUND: ErrorReason.ValueType  # 166
+"""No such withdrawal of this account (NOT_FOUND)."""
+WITHDRAWAL_UNDER_WAY: ErrorReason.ValueType  # 167
+"""The withdrawal was handed to the network, or has ended (FAILED_PRECONDITION)."""
+UNKNOWN_NETWORK: ErrorReason.ValueType  # 168
+"""No such network, or not for this asset (NOT_FOUND)."""
+KYC_CASE_NOT_FOUND: ErrorReason.ValueType  # 169
+"""No such KYC case (NOT_FOUND)."""
+KYC_CASE_STATE: ErrorReason.ValueType  # 170
+"""The KYC case is in a state in which this cannot be done (FAILED_PRECONDITION)."""
 RECORD_NOT_FOUND: ErrorReason.ValueType  # 171
 """--- The ledger. ---
 
@@ -461,4 +522,15 @@ RECORD_STATE: ErrorReason.ValueType  # 172
 """The correction or incident is in a state in which this cannot be done (FAILED_PRECONDITION)."""
 FOUR_EYES: ErrorReason.ValueType  # 173
 """Who proposed it cannot approve it (PERMISSION_DENIED)."""
+PRICE_UNAVAILABLE: ErrorReason.ValueType  # 180
+"""--- Market data. ---
+
+No venue has a price that counts (FAILED_PRECONDITION).
+"""
+FEED_NOT_FOUND: ErrorReason.ValueType  # 181
+"""No feed of this name (NOT_FOUND)."""
+UNKNOWN_CHANNEL: ErrorReason.ValueType  # 182
+"""No channel of this name (NOT_FOUND)."""
+TOO_MANY_SUBSCRIPTIONS: ErrorReason.ValueType  # 183
+"""More subscriptions than a connection may have (RESOURCE_EXHAUSTED). Metadata: `limit`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
