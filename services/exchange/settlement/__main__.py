@@ -11,6 +11,7 @@ from exchange.runtime import process
 from exchange.runtime.audit.opening import Audit
 from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
+from exchange.runtime.database import Database
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
 from exchange.runtime.grpc_server import GrpcServer, ServerLimits
@@ -22,7 +23,6 @@ from exchange.runtime.logging import configure_logging
 from exchange.runtime.metrics import GrpcMetrics, new_registry
 from exchange.settlement.config import SERVICE, Config
 from exchange.settlement.corrections import Corrections
-from exchange.settlement.database import Database
 from exchange.settlement.gate import WithdrawalGate
 from exchange.settlement.metrics import SettlementMetrics
 from exchange.settlement.reconciliation import Reconciler

@@ -12,7 +12,7 @@ from exchange.settlement.ledger import chart
 from exchange.settlement.store import SHARD
 
 if TYPE_CHECKING:
-    from exchange.settlement.database import Connection, Database
+    from exchange.runtime.database import Connection, Database
 
 # An engine's account, one of the exchange's own, or the ledger's own `custody:<where>` and `suspense:losses`.
 _ACCOUNT: Final = re.compile(r"\$?[A-Za-z0-9_.\-]{1,64}|(custody|suspense):[!-~]{1,64}")

@@ -19,7 +19,7 @@ from exchange.settlement.losses import fingerprint
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from exchange.settlement.database import Database
+    from exchange.runtime.database import Database
 
 SUSPENSE: Final = "$suspense"
 PROPOSED: Final = "PROPOSED"

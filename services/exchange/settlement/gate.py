@@ -9,7 +9,7 @@ from exchange.settlement import incidents
 from exchange.settlement.settler import NotWriter, Settler, State
 
 if TYPE_CHECKING:
-    from exchange.settlement.database import Database
+    from exchange.runtime.database import Database
 
 MAX_LAG_S: Final = 60.0
 # A comparison that was not made or not whole for so many intervals is as good as none.

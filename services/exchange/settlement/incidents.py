@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from exchange.settlement.database import Connection, Database
+    from exchange.runtime.database import Connection, Database
 
 MAX_BREAKS: Final = 100
 

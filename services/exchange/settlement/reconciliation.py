@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from exchange.runtime.audit.contract import AuditTrail
-    from exchange.settlement.database import Connection, Database
+    from exchange.runtime.database import Connection, Database
     from exchange.settlement.metrics import SettlementMetrics
 
 # For the ledger to come to the engine's sequence; the edge gives up on a call after 10 s.

@@ -17,7 +17,7 @@ from exchange.settlement.ledger import chart
 from exchange.settlement.store import SHARD
 
 if TYPE_CHECKING:
-    from exchange.settlement.database import Connection, Database
+    from exchange.runtime.database import Connection, Database
 
 MAX_CSV_LINES: Final = 100_000
 # A trade with oneself moves held, the rest of it, and what one is paid: no line has more postings.

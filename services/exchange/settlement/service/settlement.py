@@ -27,8 +27,8 @@ from pincex.settlement.v1 import settlement_service_pb2_grpc
 
 if TYPE_CHECKING:
     from exchange.runtime.clock import Clock
+    from exchange.runtime.database import Database
     from exchange.settlement.corrections import Corrections
-    from exchange.settlement.database import Database
     from exchange.settlement.gate import WithdrawalGate
     from exchange.settlement.reconciliation import Reconciler
     from exchange.settlement.settler import Settler

@@ -22,7 +22,7 @@ from pincex.settlement.v1 import statement_service_pb2_grpc
 if TYPE_CHECKING:
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from exchange.settlement.database import Database
+    from exchange.runtime.database import Database
 
 COLUMNS: Final = ("time", "cause", "reference", "amount", "balance", "sequence")
 # A spreadsheet would take text that begins so for a formula.

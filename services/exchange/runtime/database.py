@@ -1,4 +1,4 @@
-"""Connections that read the ledger and keep its records, apart from the writer's own."""
+"""A service's pool of connections to PostgreSQL, and what it means that there are none."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ class Database:
         except asyncpg.QueryCanceledError as error:
             raise ServiceError(ErrorReason.RESPONSE_TOO_LARGE, "that takes too long to find: ask for less") from error
         except postgres.CONNECTION_ERRORS as error:
-            structlog.get_logger("database").warning("the ledger's database did not answer", error=repr(error))
-            raise ServiceError(ErrorReason.NOT_READY, "the ledger's database does not answer now: ask again") from error
+            structlog.get_logger("database").warning("the database did not answer", error=repr(error))
+            raise ServiceError(ErrorReason.NOT_READY, "the database does not answer now: ask again") from error
         except asyncpg.CharacterNotInRepertoireError as error:
             raise ServiceError(ErrorReason.MALFORMED_REQUEST) from error
 
