@@ -13,7 +13,6 @@ from exchange.auth.bootstrap import PasswordNotLeft
 from exchange.auth.config import SERVICE, Config
 from exchange.auth.gate.running import RunningGate
 from exchange.auth.parts import Parts
-from exchange.auth.quick_cache import QuickCache
 from exchange.auth.service.api_keys import ApiKeyCalls, ApiKeyExchange
 from exchange.auth.service.auth import AuthService
 from exchange.auth.service.auth_admin import AuthAdminService
@@ -34,6 +33,7 @@ from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status
 from exchange.runtime.identity.identity import Identity
 from exchange.runtime.logging import configure_logging
 from exchange.runtime.metrics import GrpcMetrics, new_registry
+from exchange.runtime.quick_cache import QuickCache
 
 STORE_RETRY_S = 0.5
 MAIL_GRACE_S = 2.0

@@ -21,7 +21,6 @@ from exchange.auth.mail import Mailbox, Postman, Smtp
 from exchange.auth.mail_codes import StoredMailCodes
 from exchange.auth.metrics import AuthMetrics
 from exchange.auth.passwords import Passwords
-from exchange.auth.quick_cache import QuickCache
 from exchange.auth.registration import Registration
 from exchange.auth.second_factor import TotpSecondFactor
 from exchange.auth.sessions import Sessions
@@ -35,6 +34,7 @@ from exchange.auth.user_admin import UserAdmin
 from exchange.runtime.audit.contract import AuditTrail, SecurityLog
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ServiceError
+from exchange.runtime.quick_cache import QuickCache
 
 PURGE_INTERVAL_S: Final = 3_600.0
 

@@ -22,13 +22,13 @@ from exchange.auth.contract import LOGIN_NAME, Attempt
 from exchange.auth.encryption import Keyring
 from exchange.auth.events import Events
 from exchange.auth.metrics import AuthMetrics
-from exchange.auth.quick_cache import QuickCache
 from exchange.auth.store import Connection, Store
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.auth.users import LOCK_LOGIN
 from exchange.runtime.audit.contract import LOGIN_THROTTLED
 from exchange.runtime.clock import Clock
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.quick_cache import QuickCache
 
 LOCK_REASON: Final = "failed attempts"
 ACCOUNT_LOCKED: Final = "account.locked"

@@ -15,12 +15,12 @@ from exchange.auth.encryption import Keyring
 from exchange.auth.login import Credentials
 from exchange.auth.mail_codes import StoredMailCodes
 from exchange.auth.parts import Parts
-from exchange.auth.quick_cache import QuickCache
 from exchange.auth.sessions import Opened
 from exchange.auth.store import Store
 from exchange.auth.users import User, by_email
 from exchange.runtime.clock import Clock, SystemClock
 from exchange.runtime.config import Environment, Secret
+from exchange.runtime.quick_cache import QuickCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from redis.exceptions import MaxConnectionsError
 
-from exchange.auth.quick_cache import ANSWER_S, REST_S, QuickCache
 from exchange.runtime.clock import ManualClock
 from exchange.runtime.config import Secret
+from exchange.runtime.quick_cache import ANSWER_S, REST_S, QuickCache
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
