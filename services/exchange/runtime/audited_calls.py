@@ -53,9 +53,7 @@ def details_of(request: Message) -> str:
     """The request as JSON without the fields that the contract marks `debug_redact`, in at most MAX_DETAILS_BYTES; what is
     larger becomes `{"cut": <its beginning>}`.
     """
-    shown = type(request)()
-    shown.CopyFrom(request)
-    _clear_secrets(shown, 0)
+    shown = _without_secrets(request)
     try:
         found = json_format.MessageToDict(shown, preserving_proto_field_name=True)
     except json_format.SerializeToJsonError:
@@ -70,7 +68,8 @@ def details_of(request: Message) -> str:
 
 def _entry(action: str, request: Message, context: Any) -> AuditEntry:
     call = request_context(context)
-    reason = getattr(request, "reason", "")
+    # Of a reason that the contract marks, too: what is written of a person is no part of a record that stays.
+    reason = getattr(_without_secrets(request), "reason", "")
     return AuditEntry(
         action=action,
         actor=call.principal.user or call.principal.account,
@@ -80,6 +79,13 @@ def _entry(action: str, request: Message, context: Any) -> AuditEntry:
         reason=reason if isinstance(reason, str) else "",
         request_id=call.request_id,
     )
+
+
+def _without_secrets(request: Message) -> Message:
+    shown = type(request)()
+    shown.CopyFrom(request)
+    _clear_secrets(shown, 0)
+    return shown
 
 
 def _clear_secrets(message: Message, depth: int) -> None:

@@ -12,10 +12,10 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from exchange.runtime import postgres
+from exchange.runtime.database import Database
 from exchange.runtime.principal import Principal
 from exchange.runtime.request import RequestContext, set_request_context
 from exchange.settlement import store
-from exchange.runtime.database import Database
 from exchange.settlement.service.statements import StatementService
 from exchange.settlement.store import Offset
 from pincex.settlement.v1 import statement_service_pb2 as pb

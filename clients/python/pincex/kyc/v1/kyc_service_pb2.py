@@ -27,13 +27,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpincex/kyc/v1/kyc_service.proto\x12\rpincex.kyc.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\"\x15\n\x13GetKycStatusRequest\"\xe9\x01\n\tKycStatus\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12\x17\n\x07\x63\x61se_id\x18\x02 \x01(\tR\x06\x63\x61seId\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12%\n\x0erequested_tier\x18\x04 \x01(\rR\rrequestedTier\x12\x18\n\x07message\x18\x05 \x01(\tR\x07message\x12;\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x8c\x02\n\x0cPersonalData\x12 \n\tfull_name\x18\x01 \x01(\tB\x03\x80\x01\x01R\x08\x66ullName\x12\"\n\nbirth_date\x18\x02 \x01(\tB\x03\x80\x01\x01R\tbirthDate\x12\x1d\n\x07\x63ountry\x18\x03 \x01(\tB\x03\x80\x01\x01R\x07\x63ountry\x12*\n\x0estreet_address\x18\x04 \x01(\tB\x03\x80\x01\x01R\rstreetAddress\x12\x17\n\x04\x63ity\x18\x05 \x01(\tB\x03\x80\x01\x01R\x04\x63ity\x12$\n\x0bpostal_code\x18\x06 \x01(\tB\x03\x80\x01\x01R\npostalCode\x12,\n\x0f\x64ocument_number\x18\x07 \x01(\tB\x03\x80\x01\x01R\x0e\x64ocumentNumber\"v\n\x10SubmitKycRequest\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12/\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1b.pincex.kyc.v1.PersonalDataR\x04\x64\x61ta\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"\x81\x01\n\x10ListCasesRequest\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"i\n\x11ListCasesResponse\x12,\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x16.pincex.kyc.v1.KycCaseR\x05\x63\x61ses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n\x0eGetCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\"\xfd\x03\n\x07KycCase\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12%\n\x0erequested_tier\x18\x03 \x01(\rR\rrequestedTier\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12/\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x1b.pincex.kyc.v1.PersonalDataR\x04\x64\x61ta\x12%\n\x0escreening_hits\x18\x06 \x03(\tR\rscreeningHits\x12\x18\n\x07message\x18\x07 \x01(\tR\x07message\x12\x1d\n\ndecided_by\x18\x08 \x01(\tR\tdecidedBy\x12\x41\n\x0esubmitted_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rsubmittedTime\x12=\n\x0c\x64\x65\x63ided_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65\x63idedTime\x12;\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06\x65rased\x18\x0c \x01(\x08R\x06\x65rased\"E\n\x12\x41pproveCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"D\n\x11RejectCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"D\n\x11\x41skForMoreRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"K\n\x18\x45rasePersonalDataRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\x1b\n\x19\x45rasePersonalDataResponse\"-\n\x12GetUserTierRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"\x8c\x01\n\nTierChange\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12\x14\n\x05\x63\x61use\x18\x02 \x01(\tR\x05\x63\x61use\x12\x17\n\x07\x63\x61se_id\x18\x03 \x01(\tR\x06\x63\x61seId\x12;\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nchangeTime\"\xa9\x01\n\x08UserTier\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x12\n\x04tier\x18\x02 \x01(\rR\x04tier\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x33\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x19.pincex.kyc.v1.TierChangeR\x07\x63hanges\"\x15\n\x13ListKycTiersRequest\"\xff\x01\n\x07KycTier\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12Y\n\x11\x64\x61ily_withdrawals\x18\x02 \x03(\x0b\x32,.pincex.kyc.v1.KycTier.DailyWithdrawalsEntryR\x10\x64\x61ilyWithdrawals\x12!\n\x0ctrading_tier\x18\x03 \x01(\tR\x0btradingTier\x12\x1d\n\nvalid_days\x18\x04 \x01(\rR\tvalidDays\x1a\x43\n\x15\x44\x61ilyWithdrawalsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"D\n\x14ListKycTiersResponse\x12,\n\x05tiers\x18\x01 \x03(\x0b\x32\x16.pincex.kyc.v1.KycTierR\x05tiers*\x81\x01\n\nCaseStatus\x12\x1b\n\x17\x43\x41SE_STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSUBMITTED\x10\x01\x12\r\n\tIN_REVIEW\x10\x02\x12\x0f\n\x0bMORE_NEEDED\x10\x03\x12\x0c\n\x08\x41PPROVED\x10\x04\x12\x0c\n\x08REJECTED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\x32\xec\x02\n\nKycService\x12{\n\x0cListKycTiers\x12\".pincex.kyc.v1.ListKycTiersRequest\x1a#.pincex.kyc.v1.ListKycTiersResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/kyc/tiers\x12j\n\x0cGetKycStatus\x12\".pincex.kyc.v1.GetKycStatusRequest\x1a\x18.pincex.kyc.v1.KycStatus\"\x1c\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/api/v1/kyc\x12u\n\tSubmitKyc\x12\x1f.pincex.kyc.v1.SubmitKycRequest\x1a\x18.pincex.kyc.v1.KycStatus\"-\x90\x02\x02\xaa\xd4\x18\x04\x18\x04(\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/api/v1/kyc/submissions:\x01*2\xa4\x07\n\x0fKycAdminService\x12s\n\tListCases\x12\x1f.pincex.kyc.v1.ListCasesRequest\x1a .pincex.kyc.v1.ListCasesResponse\"#\x90\x02\x01\xaa\xd4\x18\x04\"\x02\x04\x03\x82\xd3\xe4\x93\x02\x12\x12\x10/admin/kyc/cases\x12q\n\x07GetCase\x12\x1d.pincex.kyc.v1.GetCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"/\x90\x02\x01\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/admin/kyc/cases/{case_id}\x12\x83\x01\n\x0b\x41pproveCase\x12!.pincex.kyc.v1.ApproveCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"9\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\'\"\"/admin/kyc/cases/{case_id}/approve:\x01*\x12\x80\x01\n\nRejectCase\x12 .pincex.kyc.v1.RejectCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"8\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02&\"!/admin/kyc/cases/{case_id}/reject:\x01*\x12~\n\nAskForMore\x12 .pincex.kyc.v1.AskForMoreRequest\x1a\x16.pincex.kyc.v1.KycCase\"6\x90\x02\x02\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/kyc/cases/{case_id}/ask:\x01*\x12\x9f\x01\n\x11\x45rasePersonalData\x12\'.pincex.kyc.v1.ErasePersonalDataRequest\x1a(.pincex.kyc.v1.ErasePersonalDataResponse\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x05(\x01\x82\xd3\xe4\x93\x02%\" /admin/kyc/users/{user_id}/erase:\x01*\x12~\n\x0bGetUserTier\x12!.pincex.kyc.v1.GetUserTierRequest\x1a\x17.pincex.kyc.v1.UserTier\"3\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02!\x12\x1f/admin/kyc/users/{user_id}/tierb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpincex/kyc/v1/kyc_service.proto\x12\rpincex.kyc.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\"\x15\n\x13GetKycStatusRequest\"\xee\x01\n\tKycStatus\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12\x17\n\x07\x63\x61se_id\x18\x02 \x01(\tR\x06\x63\x61seId\x12\x31\n\x06status\x18\x03 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12%\n\x0erequested_tier\x18\x04 \x01(\rR\rrequestedTier\x12\x1d\n\x07message\x18\x05 \x01(\tB\x03\x80\x01\x01R\x07message\x12;\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\"\x8c\x02\n\x0cPersonalData\x12 \n\tfull_name\x18\x01 \x01(\tB\x03\x80\x01\x01R\x08\x66ullName\x12\"\n\nbirth_date\x18\x02 \x01(\tB\x03\x80\x01\x01R\tbirthDate\x12\x1d\n\x07\x63ountry\x18\x03 \x01(\tB\x03\x80\x01\x01R\x07\x63ountry\x12*\n\x0estreet_address\x18\x04 \x01(\tB\x03\x80\x01\x01R\rstreetAddress\x12\x17\n\x04\x63ity\x18\x05 \x01(\tB\x03\x80\x01\x01R\x04\x63ity\x12$\n\x0bpostal_code\x18\x06 \x01(\tB\x03\x80\x01\x01R\npostalCode\x12,\n\x0f\x64ocument_number\x18\x07 \x01(\tB\x03\x80\x01\x01R\x0e\x64ocumentNumber\"v\n\x10SubmitKycRequest\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12/\n\x04\x64\x61ta\x18\x02 \x01(\x0b\x32\x1b.pincex.kyc.v1.PersonalDataR\x04\x64\x61ta\x12\x1d\n\nrequest_id\x18\x03 \x01(\tR\trequestId\"\x81\x01\n\x10ListCasesRequest\x12\x31\n\x06status\x18\x01 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12\x1b\n\tpage_size\x18\x02 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x03 \x01(\tR\tpageToken\"i\n\x11ListCasesResponse\x12,\n\x05\x63\x61ses\x18\x01 \x03(\x0b\x32\x16.pincex.kyc.v1.KycCaseR\x05\x63\x61ses\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\")\n\x0eGetCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\"\x82\x04\n\x07KycCase\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12%\n\x0erequested_tier\x18\x03 \x01(\rR\rrequestedTier\x12\x31\n\x06status\x18\x04 \x01(\x0e\x32\x19.pincex.kyc.v1.CaseStatusR\x06status\x12/\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x1b.pincex.kyc.v1.PersonalDataR\x04\x64\x61ta\x12%\n\x0escreening_hits\x18\x06 \x03(\tR\rscreeningHits\x12\x1d\n\x07message\x18\x07 \x01(\tB\x03\x80\x01\x01R\x07message\x12\x1d\n\ndecided_by\x18\x08 \x01(\tR\tdecidedBy\x12\x41\n\x0esubmitted_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\rsubmittedTime\x12=\n\x0c\x64\x65\x63ided_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0b\x64\x65\x63idedTime\x12;\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x16\n\x06\x65rased\x18\x0c \x01(\x08R\x06\x65rased\"J\n\x12\x41pproveCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06reason\"I\n\x11RejectCaseRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06reason\"I\n\x11\x41skForMoreRequest\x12\x17\n\x07\x63\x61se_id\x18\x01 \x01(\tR\x06\x63\x61seId\x12\x1b\n\x06reason\x18\x02 \x01(\tB\x03\x80\x01\x01R\x06reason\"K\n\x18\x45rasePersonalDataRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"\x1b\n\x19\x45rasePersonalDataResponse\"-\n\x12GetUserTierRequest\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\"\x8c\x01\n\nTierChange\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12\x14\n\x05\x63\x61use\x18\x02 \x01(\tR\x05\x63\x61use\x12\x17\n\x07\x63\x61se_id\x18\x03 \x01(\tR\x06\x63\x61seId\x12;\n\x0b\x63hange_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nchangeTime\"\xa9\x01\n\x08UserTier\x12\x17\n\x07user_id\x18\x01 \x01(\tR\x06userId\x12\x12\n\x04tier\x18\x02 \x01(\rR\x04tier\x12;\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nexpireTime\x12\x33\n\x07\x63hanges\x18\x04 \x03(\x0b\x32\x19.pincex.kyc.v1.TierChangeR\x07\x63hanges\"\x15\n\x13ListKycTiersRequest\"\xff\x01\n\x07KycTier\x12\x12\n\x04tier\x18\x01 \x01(\rR\x04tier\x12Y\n\x11\x64\x61ily_withdrawals\x18\x02 \x03(\x0b\x32,.pincex.kyc.v1.KycTier.DailyWithdrawalsEntryR\x10\x64\x61ilyWithdrawals\x12!\n\x0ctrading_tier\x18\x03 \x01(\tR\x0btradingTier\x12\x1d\n\nvalid_days\x18\x04 \x01(\rR\tvalidDays\x1a\x43\n\x15\x44\x61ilyWithdrawalsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"D\n\x14ListKycTiersResponse\x12,\n\x05tiers\x18\x01 \x03(\x0b\x32\x16.pincex.kyc.v1.KycTierR\x05tiers*\x81\x01\n\nCaseStatus\x12\x1b\n\x17\x43\x41SE_STATUS_UNSPECIFIED\x10\x00\x12\r\n\tSUBMITTED\x10\x01\x12\r\n\tIN_REVIEW\x10\x02\x12\x0f\n\x0bMORE_NEEDED\x10\x03\x12\x0c\n\x08\x41PPROVED\x10\x04\x12\x0c\n\x08REJECTED\x10\x05\x12\x0b\n\x07\x45XPIRED\x10\x06\x32\xec\x02\n\nKycService\x12{\n\x0cListKycTiers\x12\".pincex.kyc.v1.ListKycTiersRequest\x1a#.pincex.kyc.v1.ListKycTiersResponse\"\"\x90\x02\x01\xaa\xd4\x18\x02\x08\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/api/v1/kyc/tiers\x12j\n\x0cGetKycStatus\x12\".pincex.kyc.v1.GetKycStatusRequest\x1a\x18.pincex.kyc.v1.KycStatus\"\x1c\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\r\x12\x0b/api/v1/kyc\x12u\n\tSubmitKyc\x12\x1f.pincex.kyc.v1.SubmitKycRequest\x1a\x18.pincex.kyc.v1.KycStatus\"-\x90\x02\x02\xaa\xd4\x18\x04\x18\x04(\x01\x82\xd3\xe4\x93\x02\x1c\"\x17/api/v1/kyc/submissions:\x01*2\xa4\x07\n\x0fKycAdminService\x12s\n\tListCases\x12\x1f.pincex.kyc.v1.ListCasesRequest\x1a .pincex.kyc.v1.ListCasesResponse\"#\x90\x02\x01\xaa\xd4\x18\x04\"\x02\x04\x03\x82\xd3\xe4\x93\x02\x12\x12\x10/admin/kyc/cases\x12q\n\x07GetCase\x12\x1d.pincex.kyc.v1.GetCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"/\x90\x02\x01\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02\x1c\x12\x1a/admin/kyc/cases/{case_id}\x12\x83\x01\n\x0b\x41pproveCase\x12!.pincex.kyc.v1.ApproveCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"9\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\'\"\"/admin/kyc/cases/{case_id}/approve:\x01*\x12\x80\x01\n\nRejectCase\x12 .pincex.kyc.v1.RejectCaseRequest\x1a\x16.pincex.kyc.v1.KycCase\"8\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02&\"!/admin/kyc/cases/{case_id}/reject:\x01*\x12~\n\nAskForMore\x12 .pincex.kyc.v1.AskForMoreRequest\x1a\x16.pincex.kyc.v1.KycCase\"6\x90\x02\x02\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/kyc/cases/{case_id}/ask:\x01*\x12\x9f\x01\n\x11\x45rasePersonalData\x12\'.pincex.kyc.v1.ErasePersonalDataRequest\x1a(.pincex.kyc.v1.ErasePersonalDataResponse\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x05(\x01\x82\xd3\xe4\x93\x02%\" /admin/kyc/users/{user_id}/erase:\x01*\x12~\n\x0bGetUserTier\x12!.pincex.kyc.v1.GetUserTierRequest\x1a\x17.pincex.kyc.v1.UserTier\"3\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02!\x12\x1f/admin/kyc/users/{user_id}/tierb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pincex.kyc.v1.kyc_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_KYCSTATUS'].fields_by_name['message']._loaded_options = None
+  _globals['_KYCSTATUS'].fields_by_name['message']._serialized_options = b'\200\001\001'
   _globals['_PERSONALDATA'].fields_by_name['full_name']._loaded_options = None
   _globals['_PERSONALDATA'].fields_by_name['full_name']._serialized_options = b'\200\001\001'
   _globals['_PERSONALDATA'].fields_by_name['birth_date']._loaded_options = None
@@ -48,6 +50,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PERSONALDATA'].fields_by_name['postal_code']._serialized_options = b'\200\001\001'
   _globals['_PERSONALDATA'].fields_by_name['document_number']._loaded_options = None
   _globals['_PERSONALDATA'].fields_by_name['document_number']._serialized_options = b'\200\001\001'
+  _globals['_KYCCASE'].fields_by_name['message']._loaded_options = None
+  _globals['_KYCCASE'].fields_by_name['message']._serialized_options = b'\200\001\001'
+  _globals['_APPROVECASEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_APPROVECASEREQUEST'].fields_by_name['reason']._serialized_options = b'\200\001\001'
+  _globals['_REJECTCASEREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_REJECTCASEREQUEST'].fields_by_name['reason']._serialized_options = b'\200\001\001'
+  _globals['_ASKFORMOREREQUEST'].fields_by_name['reason']._loaded_options = None
+  _globals['_ASKFORMOREREQUEST'].fields_by_name['reason']._serialized_options = b'\200\001\001'
   _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._loaded_options = None
   _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._serialized_options = b'8\001'
   _globals['_KYCSERVICE'].methods_by_name['ListKycTiers']._loaded_options = None
@@ -70,50 +80,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KYCADMINSERVICE'].methods_by_name['ErasePersonalData']._serialized_options = b'\220\002\002\252\324\030\005\"\001\005(\001\202\323\344\223\002%\" /admin/kyc/users/{user_id}/erase:\001*'
   _globals['_KYCADMINSERVICE'].methods_by_name['GetUserTier']._loaded_options = None
   _globals['_KYCADMINSERVICE'].methods_by_name['GetUserTier']._serialized_options = b'\220\002\001\252\324\030\005\"\003\004\003\006\202\323\344\223\002!\022\037/admin/kyc/users/{user_id}/tier'
-  _globals['_CASESTATUS']._serialized_start=2619
-  _globals['_CASESTATUS']._serialized_end=2748
+  _globals['_CASESTATUS']._serialized_start=2644
+  _globals['_CASESTATUS']._serialized_end=2773
   _globals['_GETKYCSTATUSREQUEST']._serialized_start=144
   _globals['_GETKYCSTATUSREQUEST']._serialized_end=165
   _globals['_KYCSTATUS']._serialized_start=168
-  _globals['_KYCSTATUS']._serialized_end=401
-  _globals['_PERSONALDATA']._serialized_start=404
-  _globals['_PERSONALDATA']._serialized_end=672
-  _globals['_SUBMITKYCREQUEST']._serialized_start=674
-  _globals['_SUBMITKYCREQUEST']._serialized_end=792
-  _globals['_LISTCASESREQUEST']._serialized_start=795
-  _globals['_LISTCASESREQUEST']._serialized_end=924
-  _globals['_LISTCASESRESPONSE']._serialized_start=926
-  _globals['_LISTCASESRESPONSE']._serialized_end=1031
-  _globals['_GETCASEREQUEST']._serialized_start=1033
-  _globals['_GETCASEREQUEST']._serialized_end=1074
-  _globals['_KYCCASE']._serialized_start=1077
-  _globals['_KYCCASE']._serialized_end=1586
-  _globals['_APPROVECASEREQUEST']._serialized_start=1588
-  _globals['_APPROVECASEREQUEST']._serialized_end=1657
-  _globals['_REJECTCASEREQUEST']._serialized_start=1659
-  _globals['_REJECTCASEREQUEST']._serialized_end=1727
-  _globals['_ASKFORMOREREQUEST']._serialized_start=1729
-  _globals['_ASKFORMOREREQUEST']._serialized_end=1797
-  _globals['_ERASEPERSONALDATAREQUEST']._serialized_start=1799
-  _globals['_ERASEPERSONALDATAREQUEST']._serialized_end=1874
-  _globals['_ERASEPERSONALDATARESPONSE']._serialized_start=1876
-  _globals['_ERASEPERSONALDATARESPONSE']._serialized_end=1903
-  _globals['_GETUSERTIERREQUEST']._serialized_start=1905
-  _globals['_GETUSERTIERREQUEST']._serialized_end=1950
-  _globals['_TIERCHANGE']._serialized_start=1953
-  _globals['_TIERCHANGE']._serialized_end=2093
-  _globals['_USERTIER']._serialized_start=2096
-  _globals['_USERTIER']._serialized_end=2265
-  _globals['_LISTKYCTIERSREQUEST']._serialized_start=2267
-  _globals['_LISTKYCTIERSREQUEST']._serialized_end=2288
-  _globals['_KYCTIER']._serialized_start=2291
-  _globals['_KYCTIER']._serialized_end=2546
-  _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._serialized_start=2479
-  _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._serialized_end=2546
-  _globals['_LISTKYCTIERSRESPONSE']._serialized_start=2548
-  _globals['_LISTKYCTIERSRESPONSE']._serialized_end=2616
-  _globals['_KYCSERVICE']._serialized_start=2751
-  _globals['_KYCSERVICE']._serialized_end=3115
-  _globals['_KYCADMINSERVICE']._serialized_start=3118
-  _globals['_KYCADMINSERVICE']._serialized_end=4050
+  _globals['_KYCSTATUS']._serialized_end=406
+  _globals['_PERSONALDATA']._serialized_start=409
+  _globals['_PERSONALDATA']._serialized_end=677
+  _globals['_SUBMITKYCREQUEST']._serialized_start=679
+  _globals['_SUBMITKYCREQUEST']._serialized_end=797
+  _globals['_LISTCASESREQUEST']._serialized_start=800
+  _globals['_LISTCASESREQUEST']._serialized_end=929
+  _globals['_LISTCASESRESPONSE']._serialized_start=931
+  _globals['_LISTCASESRESPONSE']._serialized_end=1036
+  _globals['_GETCASEREQUEST']._serialized_start=1038
+  _globals['_GETCASEREQUEST']._serialized_end=1079
+  _globals['_KYCCASE']._serialized_start=1082
+  _globals['_KYCCASE']._serialized_end=1596
+  _globals['_APPROVECASEREQUEST']._serialized_start=1598
+  _globals['_APPROVECASEREQUEST']._serialized_end=1672
+  _globals['_REJECTCASEREQUEST']._serialized_start=1674
+  _globals['_REJECTCASEREQUEST']._serialized_end=1747
+  _globals['_ASKFORMOREREQUEST']._serialized_start=1749
+  _globals['_ASKFORMOREREQUEST']._serialized_end=1822
+  _globals['_ERASEPERSONALDATAREQUEST']._serialized_start=1824
+  _globals['_ERASEPERSONALDATAREQUEST']._serialized_end=1899
+  _globals['_ERASEPERSONALDATARESPONSE']._serialized_start=1901
+  _globals['_ERASEPERSONALDATARESPONSE']._serialized_end=1928
+  _globals['_GETUSERTIERREQUEST']._serialized_start=1930
+  _globals['_GETUSERTIERREQUEST']._serialized_end=1975
+  _globals['_TIERCHANGE']._serialized_start=1978
+  _globals['_TIERCHANGE']._serialized_end=2118
+  _globals['_USERTIER']._serialized_start=2121
+  _globals['_USERTIER']._serialized_end=2290
+  _globals['_LISTKYCTIERSREQUEST']._serialized_start=2292
+  _globals['_LISTKYCTIERSREQUEST']._serialized_end=2313
+  _globals['_KYCTIER']._serialized_start=2316
+  _globals['_KYCTIER']._serialized_end=2571
+  _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._serialized_start=2504
+  _globals['_KYCTIER_DAILYWITHDRAWALSENTRY']._serialized_end=2571
+  _globals['_LISTKYCTIERSRESPONSE']._serialized_start=2573
+  _globals['_LISTKYCTIERSRESPONSE']._serialized_end=2641
+  _globals['_KYCSERVICE']._serialized_start=2776
+  _globals['_KYCSERVICE']._serialized_end=3140
+  _globals['_KYCADMINSERVICE']._serialized_start=3143
+  _globals['_KYCADMINSERVICE']._serialized_end=4075
 # @@protoc_insertion_point(module_scope)

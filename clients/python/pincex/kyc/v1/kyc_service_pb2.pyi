@@ -290,15 +290,16 @@ class KycCase(_message.Message):
     requested_tier: _builtins.int
     status: Global___CaseStatus.ValueType
     message: _builtins.str
+    """What a reviewer wrote last. As `data`: only from GetCase and its decisions, and while it is not erased."""
     decided_by: _builtins.str
     erased: _builtins.bool
     @_builtins.property
     def data(self) -> Global___PersonalData:
-        """Only from GetCase and while it is not erased."""
+        """Only from GetCase, and while it is not erased."""
 
     @_builtins.property
     def screening_hits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the screening found, such as "name: on the local list"."""
+        """What the screening found, such as "name: line 12 of the local list"."""
 
     @_builtins.property
     def submitted_time(self) -> _timestamp_pb2.Timestamp: ...
@@ -340,7 +341,7 @@ class ApproveCaseRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     reason: _builtins.str
-    """For the record. Required where the screening found something."""
+    """Required where the screening found something. What is written of a person is kept as personal data, in no audit record."""
     def __init__(
         self,
         *,
@@ -365,7 +366,7 @@ class RejectCaseRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     reason: _builtins.str
-    """Told to the user. Required."""
+    """Told to the user. Required. Kept as personal data."""
     def __init__(
         self,
         *,
@@ -390,7 +391,7 @@ class AskForMoreRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     case_id: _builtins.str
     reason: _builtins.str
-    """Told to the user. Required."""
+    """Told to the user. Required. Kept as personal data."""
     def __init__(
         self,
         *,
@@ -415,7 +416,7 @@ class ErasePersonalDataRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     reason: _builtins.str
-    """For the record. Required."""
+    """For the record, which stays: without personal data. Required."""
     def __init__(
         self,
         *,

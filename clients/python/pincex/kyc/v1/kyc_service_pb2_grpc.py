@@ -71,7 +71,7 @@ class KycServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SubmitKyc(self, request, context):
-        """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review.
+        """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review, or a higher tier holds.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,7 +255,7 @@ class KycAdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ApproveCase(self, request, context):
-        """Gives the tier that was asked for, until it expires.
+        """Gives the tier that was asked for, until it expires. FOUR_EYES to the case's own user, as for the two below.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,7 @@ class KycServiceStub:
     GetKycStatus: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.GetKycStatusRequest, _kyc_service_pb2.KycStatus]
     """The calling user's tier, and where its case stands."""
     SubmitKyc: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.SubmitKycRequest, _kyc_service_pb2.KycStatus]
-    """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review."""
+    """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review, or a higher tier holds."""
 
 @_typing.type_check_only
 class KycServiceAsyncStub(KycServiceStub):
@@ -50,7 +50,7 @@ class KycServiceAsyncStub(KycServiceStub):
     GetKycStatus: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.GetKycStatusRequest, _kyc_service_pb2.KycStatus]  # type: ignore[assignment]
     """The calling user's tier, and where its case stands."""
     SubmitKyc: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.SubmitKycRequest, _kyc_service_pb2.KycStatus]  # type: ignore[assignment]
-    """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review."""
+    """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review, or a higher tier holds."""
 
 class KycServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who a user is, as far as the law wants to know. Tiers: 0 nobody checked, 1 name and address, 2 full."""
@@ -77,7 +77,7 @@ class KycServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kyc_service_pb2.SubmitKycRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kyc_service_pb2.KycStatus, _abc.Awaitable[_kyc_service_pb2.KycStatus]]:
-        """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review."""
+        """Opens a case, or adds to one that was asked for more. KYC_CASE_STATE where one is under review, or a higher tier holds."""
 
 def add_KycServiceServicer_to_server(servicer: KycServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
@@ -93,7 +93,7 @@ class KycAdminServiceStub:
     GetCase: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.GetCaseRequest, _kyc_service_pb2.KycCase]
     """One, with personal data: each look is on record."""
     ApproveCase: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.ApproveCaseRequest, _kyc_service_pb2.KycCase]
-    """Gives the tier that was asked for, until it expires."""
+    """Gives the tier that was asked for, until it expires. FOUR_EYES to the case's own user, as for the two below."""
     RejectCase: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.RejectCaseRequest, _kyc_service_pb2.KycCase]
     """Refuses it."""
     AskForMore: _grpc.UnaryUnaryMultiCallable[_kyc_service_pb2.AskForMoreRequest, _kyc_service_pb2.KycCase]
@@ -113,7 +113,7 @@ class KycAdminServiceAsyncStub(KycAdminServiceStub):
     GetCase: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.GetCaseRequest, _kyc_service_pb2.KycCase]  # type: ignore[assignment]
     """One, with personal data: each look is on record."""
     ApproveCase: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.ApproveCaseRequest, _kyc_service_pb2.KycCase]  # type: ignore[assignment]
-    """Gives the tier that was asked for, until it expires."""
+    """Gives the tier that was asked for, until it expires. FOUR_EYES to the case's own user, as for the two below."""
     RejectCase: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.RejectCaseRequest, _kyc_service_pb2.KycCase]  # type: ignore[assignment]
     """Refuses it."""
     AskForMore: _aio.UnaryUnaryMultiCallable[_kyc_service_pb2.AskForMoreRequest, _kyc_service_pb2.KycCase]  # type: ignore[assignment]
@@ -148,7 +148,7 @@ class KycAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _kyc_service_pb2.ApproveCaseRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_kyc_service_pb2.KycCase, _abc.Awaitable[_kyc_service_pb2.KycCase]]:
-        """Gives the tier that was asked for, until it expires."""
+        """Gives the tier that was asked for, until it expires. FOUR_EYES to the case's own user, as for the two below."""
 
     @_abc_1.abstractmethod
     def RejectCase(
