@@ -116,6 +116,18 @@ async def test_money_goes_to_accounts_of_the_exchange_and_back(exchange: Exchang
     assert await funds(exchange, "new", moved.sequence) == {"USD": ("10.00000000", "0.00000000")}
 
 
+async def test_a_move_that_is_too_old_to_be_told_from_a_repeat_is_refused(exchange: Exchange) -> None:
+    await exchange.credit("new", "USD", "10")
+    for method in ("DepositFunds", "TransferFunds"):
+        old = changed(method, account="new", asset="USD", amount="4", request_id=f"old-{method}")
+        old.request_time.FromSeconds(1)
+        refusal = await refused(ask(exchange, method, old))
+        assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "REQUEST_TOO_OLD")
+        old.request_time.GetCurrentTime()
+        await ask(exchange, method, old)
+    assert await funds(exchange, "new") == {"USD": ("10.00000000", "0.00000000")}
+
+
 async def test_what_is_not_there_cannot_be_held(exchange: Exchange) -> None:
     refusal = await refused(ask(exchange, "HoldFunds", changed("HoldFunds", account="nobody")))
     assert (refusal.code, refusal.reason) == ("FAILED_PRECONDITION", "INSUFFICIENT_FUNDS")

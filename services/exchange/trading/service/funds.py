@@ -10,7 +10,7 @@ from exchange.domain.symbols import is_account
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.request import request_context
 from exchange.trading.core import commands as cmd
-from exchange.trading.core.commands import Command
+from exchange.trading.core.commands import C_REQUEST_TIME, Command
 from exchange.trading.core.events import B_ASSET, BALANCE_ADJUSTED, E_KIND, R_SEQUENCE
 from exchange.trading.core.model import Asset, Balance
 from exchange.trading.feeds.hub import Hub
@@ -41,10 +41,8 @@ class FundsService(funds_service_pb2_grpc.FundsServiceServicer):
         account = holder_name(request.account)
         request_id = _request_id(request.request_id)
         asset, amount = await self._amount(request)
-        request_time = (
-            requests.nanoseconds(request.request_time, "request_time") if request.HasField("request_time") else 0
-        )
-        command = cmd.credit(account, asset.index, amount, request_id=request_id, request_time_ns=request_time)
+        time_ns = _request_time(request)
+        command = cmd.credit(account, asset.index, amount, request_id=request_id, request_time_ns=time_ns)
         return await self._moved(command, account, asset, request.reason, "deposit credited")
 
     async def HoldFunds(self, request: pb.HoldFundsRequest, context: Any) -> pb.FundsMoved:
@@ -75,6 +73,8 @@ class FundsService(funds_service_pb2_grpc.FundsServiceServicer):
         request_id = _request_id(request.request_id)
         asset, amount = await self._amount(request)
         command = cmd.transfer(account, to_account, asset.index, amount, request_id=request_id)
+        if time_ns := _request_time(request):
+            command = (*command[:C_REQUEST_TIME], time_ns, *command[C_REQUEST_TIME + 1 :])
         return await self._moved(command, account, asset, request.reason, f"funds transferred to {to_account}")
 
     async def GetFunds(self, request: pb.GetFundsRequest, context: Any) -> pb.Funds:
@@ -143,6 +143,11 @@ def _request_id(text: str) -> str:
     if not text:
         raise requests.refuse(ErrorReason.FIELD_REQUIRED, "request_id")
     return requests.client_id(text, "request_id")
+
+
+def _request_time(request: pb.DepositFundsRequest | pb.TransferFundsRequest) -> int:
+    """Nanoseconds since 1970, 0 where the caller does not say when it first asked."""
+    return requests.nanoseconds(request.request_time, "request_time") if request.HasField("request_time") else 0
 
 
 def _hold(request: pb.SettleHoldRequest | pb.ReleaseHoldRequest) -> tuple[str, str, str]:

@@ -174,6 +174,7 @@ class TransferFundsRequest(_message.Message):
     AMOUNT_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    REQUEST_TIME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     to_account: _builtins.str
     asset: _builtins.str
@@ -183,6 +184,10 @@ class TransferFundsRequest(_message.Message):
     """Required."""
     reason: _builtins.str
     """For the record."""
+    @_builtins.property
+    def request_time(self) -> _timestamp_pb2.Timestamp:
+        """When the caller first made this request."""
+
     def __init__(
         self,
         *,
@@ -192,10 +197,11 @@ class TransferFundsRequest(_message.Message):
         amount: _builtins.str = ...,
         request_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        request_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request_time", b"request_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "asset", b"asset", "reason", b"reason", "request_id", b"request_id", "to_account", b"to_account"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "amount", b"amount", "asset", b"asset", "reason", b"reason", "request_id", b"request_id", "request_time", b"request_time", "to_account", b"to_account"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
