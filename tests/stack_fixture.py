@@ -33,6 +33,8 @@ READY_DEADLINE_S = 30.0
 POLL_S = 0.02
 # What a developer's shell may say about another exchange.
 _FOREIGN = ("PINCEX_", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL")
+# A test that starts an exchange of its own pays for each of its processes: it names what it does without, or gets these.
+WITHOUT = "wallet,market-data,websocket,market-maker"
 _FREE_PORTS = ("EDGE", "TLS", "MTLS", "OPS", "DEBUG", "ENVOY_ADMIN", "POSTGRES", "VALKEY", "ENGINE")
 
 
@@ -163,10 +165,11 @@ class ProductionStack:
 
 
 def stack_folder(home: Path, **variables: str) -> StackFolder:
-    """A folder whose exchange listens on free ports only."""
+    """A folder whose exchange listens on free ports only, and runs without what few tests need; see WITHOUT."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(_FOREIGN)}
     ports = {f"PINCEX_{name}_PORT": "0" for name in _FREE_PORTS}
-    return StackFolder(home, {**inherited, **ports, "PINCEX_HOME": str(home), **variables})
+    usual = {"PINCEX_HOME": str(home), "PINCEX_WITHOUT": WITHOUT}
+    return StackFolder(home, {**inherited, **ports, **usual, **variables})
 
 
 @contextmanager
@@ -218,6 +221,6 @@ def production_stack() -> Iterator[ProductionStack]:
 
 @pytest.fixture(scope="session")
 def exchange_stack() -> Iterator[ExchangeStack]:
-    """The whole exchange with the real engine, healthy when the first test gets it."""
-    with temporary_home() as home, running_stack(stack_folder(home)) as stack:
+    """The whole exchange with the real engine, healthy when the first test gets it; nobody quotes on it but the tests."""
+    with temporary_home() as home, running_stack(stack_folder(home, PINCEX_WITHOUT="market-maker")) as stack:
         yield stack

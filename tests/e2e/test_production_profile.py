@@ -13,9 +13,10 @@ import pytest
 
 from exchange.auth import bootstrap
 from exchange.stack import first_operator
+from exchange.stack.catalogue import CATALOGUE
 from exchange.stack.config import default_image
 from exchange.stack.edge.contract import Method, read_contract
-from exchange.stack.services import DATABASE_ROUTES, ROUTES
+from exchange.stack.services import ROUTES
 from pincex.trading.v1 import admin_service_pb2, admin_service_pb2_grpc
 from tests.edge_http import call
 from tests.stack_fixture import eventually
@@ -80,7 +81,7 @@ def test_a_session_without_the_scope_admin_is_a_traders_whatever_its_user_is(pro
 
 
 def served(*, public: bool) -> list[Method]:
-    packages = {route.package for route in (*ROUTES, *DATABASE_ROUTES)}
+    packages = {route.package for route in (*ROUTES, *(route for entry in CATALOGUE for route in entry.routes))}
     return [one for one in read_contract(default_image()).carried(public=public) if one.package in packages]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.runtime.config import DEVELOPMENT, PRODUCTION, ConfigError, read_dotenv
+from exchange.stack.catalogue import CATALOGUE, Entry, parse_without, without
 from exchange.stack.certificates.settings import LOOPBACK, TlsSettings, read_tls
 from exchange.stack.edge.plan import Rates
 from exchange.stack.errors import StackError
@@ -53,7 +54,8 @@ class StackConfig:
     """Everything that decides what `pincex up` runs.
 
     `environment` is what child processes inherit; `engine_port` is the first of three ports of trading-engine-1, each
-    further instance takes the next ten. `given` and `folder` are what all of it was read from.
+    further instance takes the next ten. `entries` are the services that run where there is a database; `modules` and
+    `database_urls` go by their names. `given` and `folder` are what all of it was read from.
     """
 
     home: Path
@@ -70,21 +72,19 @@ class StackConfig:
     image: Path
     engine_module: str
     engine_max_instances: int
-    auth_module: str
-    admin_module: str
-    settlement_module: str
+    modules: Mapping[str, str]
+    entries: tuple[Entry, ...]
     profile: str
     rates: Rates
     tls: TlsSettings
     log_level: str
     database_url: str | None
     admin_database_url: str | None
-    auth_database_url: str | None
-    audit_database_url: str | None
-    settlement_database_url: str | None
+    database_urls: Mapping[str, str | None]
     redis_url: str | None
     jwt_secret: str | None
     auth_secret: str | None
+    kyc_secret: str | None
     environment: Mapping[str, str]
     given: Mapping[str, str]
     folder: Path
@@ -119,21 +119,21 @@ def load_config(environ: Mapping[str, str], folder: Path) -> StackConfig:
         image=Path(values["PINCEX_IMAGE"]) if values.get("PINCEX_IMAGE") else default_image(),
         engine_module=values.get("PINCEX_ENGINE_MODULE") or "exchange.trading",
         engine_max_instances=_integer(values, "PINCEX_ENGINE_MAX_INSTANCES", 16, 32),
-        auth_module=values.get("PINCEX_AUTH_MODULE") or "exchange.auth",
-        admin_module=values.get("PINCEX_ADMIN_MODULE") or "exchange.admin",
-        settlement_module=values.get("PINCEX_SETTLEMENT_MODULE") or "exchange.settlement",
+        modules={entry.name: values.get(entry.module_variable) or entry.module for entry in CATALOGUE},
+        entries=without(parse_without(values.get("PINCEX_WITHOUT") or "")),
         profile=(profile := _profile(values)),
         rates=_rates(values, profile),
         tls=tls,
         log_level=values.get("LOG_LEVEL") or "INFO",
         database_url=database_url,
         admin_database_url=values.get("PINCEX_ADMIN_DATABASE_URL") or database_url,
-        auth_database_url=values.get("PINCEX_AUTH_DATABASE_URL") or database_url,
-        audit_database_url=values.get("PINCEX_AUDIT_DATABASE_URL") or database_url,
-        settlement_database_url=values.get("PINCEX_SETTLEMENT_DATABASE_URL") or database_url,
+        database_urls={
+            entry.name: values.get(entry.database_variable) or database_url for entry in CATALOGUE if entry.database
+        },
         redis_url=values.get("REDIS_URL") or None,
         jwt_secret=values.get("JWT_SECRET") or None,
         auth_secret=values.get("PINCEX_AUTH_SECRET") or None,
+        kyc_secret=values.get("PINCEX_KYC_SECRET") or None,
         environment=values,
         given=dict(environ),
         folder=folder,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from exchange.stack.catalogue import AUTH_SERVICE, BY_NAME, CATALOGUE, TRADING_ENGINE, WALLET
 from exchange.stack.certificates.wiring import SERVICE_TLS
 from exchange.stack.edge.plan import LOOPBACK
 
@@ -14,48 +15,45 @@ if TYPE_CHECKING:
     from exchange.stack.config import StackConfig
     from exchange.stack.edge.plan import EdgePlan
 
-TRADING_ENGINE, AUTH_SERVICE, ADMIN_SERVICE = "trading-engine", "auth-service", "admin"
-SETTLEMENT = "settlement"
-
 
 @dataclass(frozen=True, slots=True)
 class Secrets:
     """Where stores are and what opens them, and what services prove themselves by: as it was at `up`, for instances that run
-    already use it too. URLs are None without a database.
+    already use it too. `database_urls` goes by the names of services, and is empty without a database.
     """
 
     redis_url: str
     jwt: str
     auth: str
-    trading_database_url: str | None = None
-    auth_database_url: str | None = None
-    audit_database_url: str | None = None
-    settlement_database_url: str | None = None
+    kyc: str
+    database_urls: Mapping[str, str | None] = field(default_factory=dict)
 
     def of(self, service: str) -> dict[str, str | None]:
         """The variables that this service needs, and no other has."""
-        match service:
-            case "auth-service":
-                return {"PINCEX_AUTH_DATABASE_URL": self.auth_database_url, "PINCEX_AUTH_SECRET": self.auth}
-            case "admin":
-                return {"PINCEX_AUDIT_DATABASE_URL": self.audit_database_url}
-            case "settlement":
-                return {"PINCEX_SETTLEMENT_DATABASE_URL": self.settlement_database_url}
-            case _:
-                return {"DATABASE_URL": self.trading_database_url}
+        entry = BY_NAME.get(service)
+        if entry is None:
+            return {"DATABASE_URL": self.database_urls.get(TRADING_ENGINE)}
+        found: dict[str, str | None] = {}
+        if entry.database:
+            found[entry.database_variable] = self.database_urls.get(service)
+        if service == AUTH_SERVICE:
+            found["PINCEX_AUTH_SECRET"] = self.auth
+        if service == WALLET:
+            found["PINCEX_KYC_SECRET"] = self.kyc
+        return found
 
 
 # Set for those that need them; what the operator has set for the stack reaches nobody else.
 _NOT_INHERITED = (
     "DATABASE_URL",
     "PINCEX_ADMIN_DATABASE_URL",
-    "PINCEX_AUDIT_DATABASE_URL",
-    "PINCEX_AUTH_DATABASE_URL",
     "PINCEX_AUTH_SECRET",
     "PINCEX_DEBUG_PORT",
+    "PINCEX_EDGE_TARGET",
     "PINCEX_INTERNAL_TARGET",
+    "PINCEX_KYC_SECRET",
     "PINCEX_MEMORY",
-    "PINCEX_SETTLEMENT_DATABASE_URL",
+    *(entry.database_variable for entry in CATALOGUE if entry.database),
     *SERVICE_TLS,
 )
 # None of our settings or secrets, and none of libpq's that would mislead a program.
@@ -84,8 +82,9 @@ def service_environment(config: StackConfig, edge: EdgePlan, secrets: Secrets, s
         "JWT_SECRET": secrets.jwt,
         "LOG_LEVEL": config.log_level,
     }
+    environment["PINCEX_EDGE_TARGET"] = f"{LOOPBACK}:{edge.edge_port}"
     if edge.internal_port is not None:
         environment["PINCEX_INTERNAL_TARGET"] = f"{LOOPBACK}:{edge.internal_port}"
-    if secrets.trading_database_url is None:
+    if not secrets.database_urls:
         environment["PINCEX_MEMORY"] = "1"
     return environment | {name: value for name, value in secrets.of(service).items() if value is not None}

@@ -27,6 +27,7 @@ PORT_VARIABLES = {
     "ops_grpc": "PINCEX_OPS_GRPC_PORT",
     "metrics": "PINCEX_METRICS_PORT",
     "gate": "PINCEX_GATE_PORT",
+    "ws": "PINCEX_WS_PORT",
     "debug": "PINCEX_DEBUG_PORT",
 }
 

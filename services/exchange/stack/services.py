@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.runtime.config import DEVELOPMENT, Secret
 from exchange.runtime.edge_proof import edge_proof
+from exchange.stack.catalogue import AUTH_SERVICE, CATALOGUE, MARKET_DATA, TRADING_ENGINE
 from exchange.stack.certificates.wiring import decide
 from exchange.stack.config import PortSetting
 from exchange.stack.edge.contract import ContractError, read_contract
 from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Identity, Route
-from exchange.stack.environments import (
-    ADMIN_SERVICE,
-    AUTH_SERVICE,
-    SETTLEMENT,
-    TRADING_ENGINE,
-    Secrets,
-    foreign_environment,
-    service_environment,
-)
+from exchange.stack.environments import Secrets, foreign_environment, service_environment
 from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
 from exchange.stack.files import secret
@@ -36,6 +31,7 @@ from exchange.stack.valkey import ValkeyService
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from exchange.stack.catalogue import Entry
     from exchange.stack.certificates.wiring import Tls
     from exchange.stack.config import StackConfig, UpOptions
     from exchange.stack.service import Service
@@ -44,28 +40,15 @@ if TYPE_CHECKING:
 
 # The edge's names for the ports of a service, and which port each is.
 TRADING_UPSTREAMS = {"trading": "grpc", "trading-ops": "ops_grpc"}
-AUTH_UPSTREAMS = {"auth": "grpc", "auth-ops": "ops_grpc"}
-ADMIN_UPSTREAMS = {"admin-ops": "ops_grpc"}
-SETTLEMENT_UPSTREAMS = {"settlement": "grpc", "settlement-ops": "ops_grpc"}
-DATABASE_UPSTREAMS = {**AUTH_UPSTREAMS, **ADMIN_UPSTREAMS, **SETTLEMENT_UPSTREAMS}
 ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
 )
-# Of services that live on the database.
-DATABASE_ROUTES = (
-    Route("pincex.auth.v1", public="auth", ops="auth-ops"),
-    Route("pincex.admin.v1", public=None, ops="admin-ops"),
-    Route("pincex.settlement.v1", public="settlement", ops="settlement-ops"),
-)
 # From one instance's first port to the next one's, where the operator chose the first.
 PORTS_PER_INSTANCE = 10
-MAX_AUTH_INSTANCES = 8
-# One of them writes, the others stand by.
-MAX_SETTLEMENT_INSTANCES = 4
 NO_DATABASE = (
-    "without a database (--memory) auth-service, admin and settlement do not run: nobody can log in, no token is taken, "
-    "and no books are kept"
+    "without a database (--memory) the trading engine runs alone: nobody can log in, no token is taken, no books are kept, "
+    f"and there is neither {', '.join(entry.name for entry in CATALOGUE[:-1])} nor {CATALOGUE[-1].name}"
 )
 
 
@@ -127,11 +110,11 @@ def build(
         **({"internal_url": f"http://{LOOPBACK}:{edge.internal_port}"} if edge.internal_port is not None else {}),
         "debug_url": f"http://{LOOPBACK}:{ours[0].ports(1)['debug']}",
         "envoy_admin_url": f"http://{LOOPBACK}:{edge.admin_port}",
-        "database_url": stores.secrets.trading_database_url,
+        "database_url": stores.secrets.database_urls.get(TRADING_ENGINE),
         "admin_database_url": stores.admin_database_url,
         "redis_url": stores.secrets.redis_url,
     }
-    health = {TRADING_ENGINE: "/api/v1/health", AUTH_SERVICE: "/api/v1/auth/time"}
+    health = {TRADING_ENGINE: "/api/v1/health", AUTH_SERVICE: "/api/v1/auth/time", MARKET_DATA: "/api/v1/tickers"}
     return Stack(
         services=(*stores.services, *ours, envoy),
         edge=envoy,
@@ -144,12 +127,9 @@ def build(
 
 
 def _tls(config: StackConfig, book: PortBook, plan: EdgePlan) -> Tls:
-    services = {
-        **dict.fromkeys(TRADING_UPSTREAMS, TRADING_ENGINE),
-        **dict.fromkeys(AUTH_UPSTREAMS, AUTH_SERVICE),
-        **dict.fromkeys(ADMIN_UPSTREAMS, ADMIN_SERVICE),
-        **dict.fromkeys(SETTLEMENT_UPSTREAMS, SETTLEMENT),
-    }
+    services = dict.fromkeys(TRADING_UPSTREAMS, TRADING_ENGINE)
+    for entry in CATALOGUE:
+        services |= dict.fromkeys(entry.upstreams, entry.name)
     return decide(
         config.home,
         config.tls,
@@ -174,26 +154,21 @@ def _stores(
         valkey = ValkeyService(config.home, book.choose("valkey", config.valkey_port), foreign_environment(config))
         services.append(valkey)
         redis_url = valkey.url
-    secrets = Secrets(redis_url, _jwt_secret(config), config.auth_secret or secret(config.home / "secrets", "auth"))
+    secrets = Secrets(
+        redis_url,
+        _jwt_secret(config),
+        config.auth_secret or secret(config.home / "secrets", "auth"),
+        config.kyc_secret or secret(config.home / "secrets", "kyc"),
+    )
     admin_url = None
+    with_database = [entry for entry in CATALOGUE if entry.database]
     if postgres is not None:
         admin_url = postgres.url(roles.ADMIN)
-        owners = {
-            "trading": roles.TRADING,
-            "auth": roles.AUTH,
-            "audit": roles.AUDIT,
-            "settlement": roles.SETTLEMENT,
-        }
-        secrets = replace(secrets, **{f"{name}_database_url": postgres.url(role) for name, role in owners.items()})
+        urls = {entry.name: postgres.url(f"{entry.database}_user") for entry in with_database}
+        secrets = replace(secrets, database_urls={TRADING_ENGINE: postgres.url(roles.TRADING), **urls})
     elif not options.memory:
         admin_url = config.admin_database_url
-        secrets = replace(
-            secrets,
-            trading_database_url=config.database_url,
-            auth_database_url=config.auth_database_url,
-            audit_database_url=config.audit_database_url,
-            settlement_database_url=config.settlement_database_url,
-        )
+        secrets = replace(secrets, database_urls={TRADING_ENGINE: config.database_url, **config.database_urls})
     return _Stores(tuple(services), secrets, admin_url, postgres if isinstance(postgres, PostgresPair) else None)
 
 
@@ -215,47 +190,40 @@ def _our_services(
         _engine_ports(book, config),
         TRADING_UPSTREAMS,
     )
-    identity = edge.identity
-    if identity is None:
+    if edge.identity is None:
         return (engine,)
-    auth_traits = Traits(
-        name=AUTH_SERVICE,
-        role="auth",
+    entries = [entry for entry in config.entries if _is_built(config.modules[entry.name])]
+    return (engine, *(service(*_of_catalogue(config, book, stores, entry)) for entry in entries))
+
+
+def _is_built(module: str) -> bool:
+    """Whether a program is there yet; while services are being built some are not."""
+    package = importlib.util.find_spec(module.split(".", maxsplit=1)[0])
+    if package is None or package.submodule_search_locations is None:
+        return package is not None
+    return any(
+        (Path(place) / module.split(".", 1)[1] / "__main__.py").exists() for place in package.submodule_search_locations
+    )
+
+
+def _of_catalogue(
+    config: StackConfig, book: PortBook, stores: _Stores, entry: Entry
+) -> tuple[Traits, str, Ports, Mapping[str, str]]:
+    traits = Traits(
+        name=entry.name,
+        role=entry.role,
         needs=stores.names,
         ready_timeout_s=60.0,
-        numbered=True,
-        max_instances=MAX_AUTH_INSTANCES,
+        stop_timeout_s=entry.stop_timeout_s,
+        numbered=entry.max_instances > 1,
+        max_instances=entry.max_instances,
     )
-    auth = service(
-        auth_traits,
-        config.auth_module,
-        _free_ports(book, AUTH_SERVICE, ("grpc", "ops_grpc", "metrics", "gate")),
-        {**AUTH_UPSTREAMS, identity.gate: "gate", identity.keys: "metrics"},
-    )
-    admin = service(
-        Traits(name=ADMIN_SERVICE, role="admin", needs=stores.names, ready_timeout_s=60.0),
-        config.admin_module,
-        _free_ports(book, ADMIN_SERVICE, ("ops_grpc", "metrics")),
-        ADMIN_UPSTREAMS,
-    )
-    settlement = service(
-        Traits(
-            name=SETTLEMENT,
-            role="settlement",
-            needs=stores.names,
-            ready_timeout_s=60.0,
-            numbered=True,
-            max_instances=MAX_SETTLEMENT_INSTANCES,
-        ),
-        config.settlement_module,
-        _free_ports(book, SETTLEMENT, ("grpc", "ops_grpc", "metrics")),
-        SETTLEMENT_UPSTREAMS,
-    )
-    return engine, auth, admin, settlement
+    ports = _free_ports(book, entry.name, entry.kinds)
+    return traits, config.modules[entry.name], ports, {**entry.upstreams, **entry.http_upstreams}
 
 
 def _engine_traits(config: StackConfig, stores: _Stores) -> Traits:
-    memory = stores.secrets.trading_database_url is None
+    memory = not stores.secrets.database_urls
     return Traits(
         name=TRADING_ENGINE,
         # Until it says itself what it is.
@@ -309,7 +277,8 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         contract = read_contract(config.image)
     except ContractError as error:
         raise StackError(str(error)) from error
-    upstreams = TRADING_UPSTREAMS if memory else {**TRADING_UPSTREAMS, **DATABASE_UPSTREAMS}
+    # Routes and upstreams of what does not run are there too: who calls it hears that nobody answers.
+    others = () if memory else CATALOGUE
     return EdgePlan(
         contract=contract,
         edge_port=book.choose("edge", config.edge_port),
@@ -317,8 +286,8 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         admin_port=book.choose("envoy-admin", config.envoy_admin_port),
         endpoints_dir=config.home / "envoy" / "endpoints",
         access_log=config.home / "logs" / "envoy-access.log",
-        upstreams=tuple(upstreams),
-        routes=ROUTES if memory else (*ROUTES, *DATABASE_ROUTES),
+        upstreams=(*TRADING_UPSTREAMS, *(name for entry in others for name in entry.upstreams)),
+        routes=(*ROUTES, *(route for entry in others for route in entry.routes)),
         infrastructure_upstream="trading-ops",
         identity=None if memory else Identity(edge_proof(Secret(_jwt_secret(config)))),
         anonymous=config.profile == DEVELOPMENT,

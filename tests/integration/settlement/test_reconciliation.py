@@ -93,7 +93,7 @@ async def test_a_break_is_an_incident_and_stops_withdrawals_until_it_is_resolved
     sample = settlement.app.registry.get_sample_value
     assert sample("pincex_settlement_open_incidents") == 1
     assert sample("pincex_settlement_breaks_total") == 2
-    log = (settlement.app.config.runtime.log_dir / "audit.log").read_text()
+    log = (settlement.app.common.runtime.log_dir / "audit.log").read_text()
     assert [one for one in map(json.loads, log.splitlines()) if one["action"] == "settlement.break-found"]
 
     resolve = pb.ResolveIncidentRequest(incident_id=incident.incident_id, reason="put right by hand")

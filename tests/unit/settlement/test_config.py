@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from exchange.runtime.config import ConfigError, Environment
-from exchange.settlement import __main__ as process
-from exchange.settlement.config import Config
+from exchange.runtime.service_app import run_service
+from exchange.settlement.__main__ import App
+from exchange.settlement.config import SERVICE, Config
 
 GOOD = {"PINCEX_PROFILE": "development", "PINCEX_INTERNAL_TARGET": "127.0.0.1:1", "DATABASE_URL": "postgresql://x@h/d"}
 
@@ -28,5 +29,5 @@ def test_a_wrong_environment_ends_the_process_with_2(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(Environment, "load", lambda: Environment({}))
-    assert process.run() == 2
+    assert run_service(SERVICE, Config.read, App) == 2
     assert capsys.readouterr().err.startswith("settlement: ")

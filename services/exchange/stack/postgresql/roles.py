@@ -21,9 +21,12 @@ DATABASE = "pincex"
 ADMIN, TRADING, AUTH, REPLICATION = "admin", "trading_user", "auth_user", "replication_user"
 # The admin service: reads the audit trail.
 AUDIT = "audit_user"
-SETTLEMENT = "settlement_user"
+SETTLEMENT, WALLET = "settlement_user", "wallet_user"
+MARKET_DATA, MARKET_MAKER = "market_data_user", "market_maker_user"
+# Has no tables: it knows its operators by the auth service's.
+WEBSOCKET = "websocket_user"
 # As which services log in; each sees what its migrations grant it.
-SERVICES = (TRADING, AUTH, AUDIT, SETTLEMENT)
+SERVICES = (TRADING, AUTH, AUDIT, SETTLEMENT, WALLET, MARKET_DATA, MARKET_MAKER, WEBSOCKET)
 _SERVICES = ", ".join(SERVICES)
 # The database that every cluster has.
 MAINTENANCE = "postgres"
