@@ -14,7 +14,7 @@ import structlog
 
 from exchange.domain.decimals import format_units
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
-from exchange.settlement.losses import fingerprint
+from exchange.runtime.fields import fingerprint
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from exchange.runtime.errors import ErrorReason, reject
-from exchange.settlement.losses import fingerprint
+from exchange.runtime.fields import fingerprint
 from exchange.settlement.store import SHARD
 
 if TYPE_CHECKING:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
+from exchange.runtime.fields import fingerprint
 from exchange.settlement import store
 from exchange.settlement.ledger import chart
 
@@ -28,11 +28,6 @@ class Loss:
     def fingerprint(self) -> bytes:
         """What a repeat must have in common with the first; a reason may be worded anew."""
         return fingerprint(self.custody_account, self.asset, str(self.amount))
-
-
-def fingerprint(*values: str) -> bytes:
-    """A hash of what was asked for."""
-    return hashlib.sha256("\n".join(values).encode()).digest()
 
 
 async def record(settler: Settler, loss: Loss, time_ns: int) -> int:

@@ -6,31 +6,18 @@ from typing import TYPE_CHECKING, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from exchange.domain.decimals import DecimalError, PrecisionError, format_units, parse_units
-from exchange.domain.symbols import is_client_id
+from exchange.domain.decimals import format_units
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
+from exchange.runtime.fields import timestamp
 from pincex.settlement.v1 import settlement_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from exchange.settlement.accounts import Line
     from exchange.settlement.corrections import Correction
     from exchange.settlement.incidents import Break, Incident
     from exchange.settlement.reconciliation import Report
 
-MAX_REASON: Final = 256
-"""Characters of what a caller gives as a reason."""
-MAX_UNITS: Final = 4_000_000_000_000_000_000
-"""The most that the engine holds of an asset."""
 _MAX_ID_DIGITS: Final = 18
-
-
-def timestamp(instant: datetime) -> Timestamp:
-    """A time as the wire carries it."""
-    message = Timestamp()
-    message.FromDatetime(instant)
-    return message
 
 
 def timestamp_of(time_ns: int) -> Timestamp:
@@ -114,31 +101,6 @@ def correction_message(correction: Correction) -> pb.Correction:
     return message
 
 
-def reason_text(text: str, *, required: bool = False) -> str:
-    """What a caller gave as a reason. Raises ServiceError FIELD_REQUIRED, or INVALID_FIELD where it is too long."""
-    text = text.strip()
-    if required and not text:
-        reject(ErrorReason.FIELD_REQUIRED, field="reason")
-    if len(text) > MAX_REASON:
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD, f"reason is longer than {MAX_REASON} characters", metadata={"field": "reason"}
-        )
-    return text
-
-
-def request_id(text: str) -> str:
-    """A caller's own id. Raises ServiceError FIELD_REQUIRED, INVALID_FIELD."""
-    if not text:
-        reject(ErrorReason.FIELD_REQUIRED, field="request_id")
-    if not is_client_id(text):
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD,
-            "request_id must be 1 to 64 printable ASCII characters without spaces",
-            metadata={"field": "request_id", "value": text},
-        )
-    return text
-
-
 def record_id(text: str, field: str) -> int:
     """The number of an incident or correction. One that this exchange cannot have made is one that it does not know."""
     if not text:
@@ -146,28 +108,3 @@ def record_id(text: str, field: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_ID_DIGITS):
         raise ServiceError(ErrorReason.RECORD_NOT_FOUND, metadata={field: text})
     return int(text)
-
-
-def amount_units(text: str, decimals: int, *, signed: bool = False) -> int:
-    """Smallest units of an amount that is not zero, negative only where it may have a sign.
-
-    Raises ServiceError FIELD_REQUIRED, INVALID_DECIMAL, INVALID_FIELD for too many digits, NOT_POSITIVE, NUMBER_TOO_LARGE.
-    """
-    if not text:
-        reject(ErrorReason.FIELD_REQUIRED, field="amount")
-    negative = text[:1] == "-"
-    try:
-        units = parse_units(text[1:] if negative else text, decimals)
-    except DecimalError:
-        reject(ErrorReason.INVALID_DECIMAL, field="amount", value=text)
-    except PrecisionError:
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD,
-            f"amount has more than {decimals} digits behind the point",
-            metadata={"field": "amount", "value": text},
-        ) from None
-    if units == 0 or (negative and not signed):
-        reject(ErrorReason.NOT_POSITIVE, field="amount", value=text)
-    if units > MAX_UNITS:
-        reject(ErrorReason.NUMBER_TOO_LARGE, field="amount", value=text)
-    return -units if negative else units

@@ -6,20 +6,16 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
-from exchange.runtime.request import request_context
+from exchange.runtime.fields import amount_units, caller, reason_text, request_id, timestamp
 from exchange.settlement import accounts, incidents, losses
 from exchange.settlement.corrections import SUSPENSE, Proposal
 from exchange.settlement.losses import Loss
 from exchange.settlement.service.messages import (
-    amount_units,
     correction_message,
     incident_message,
     posting_message,
-    reason_text,
     record_id,
     report_message,
-    request_id,
-    timestamp,
 )
 from exchange.settlement.settler import NotWriter
 from pincex.settlement.v1 import settlement_service_pb2 as pb
@@ -196,12 +192,6 @@ class SettlementService(settlement_service_pb2_grpc.SettlementServiceServicer):
         async with self._database.connection() as connection:
             decimals = await accounts.decimals_of(connection, code)
         return code, amount_units(amount, decimals, signed=signed)
-
-
-def caller() -> str:
-    """Who is on record for a decision: the person where it is known, not one of their accounts."""
-    principal = request_context().principal
-    return principal.user or principal.account
 
 
 def _ask_the_writer() -> NoReturn:
