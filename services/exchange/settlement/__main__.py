@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exchange.runtime.database import Database
+from exchange.runtime.event_feed import EventFeed, FeedError
 from exchange.runtime.grpc_server import ServerLimits
 from exchange.runtime.http_server import Readiness
 from exchange.runtime.service_app import ServiceApp, run_service
@@ -14,7 +15,6 @@ from exchange.settlement.gate import WithdrawalGate
 from exchange.settlement.metrics import SettlementMetrics
 from exchange.settlement.reconciliation import Reconciler
 from exchange.settlement.service.engine import EngineLink
-from exchange.settlement.service.feed import EventFeed, FeedError
 from exchange.settlement.service.intake import Intake
 from exchange.settlement.service.register import add_client_services, add_operator_services
 from exchange.settlement.service.settlement import SettlementService

@@ -54,7 +54,7 @@ class Session:
 
 
 class Feed(Protocol):
-    """Where events come from; see `service.feed.EventFeed`."""
+    """Where events come from; see `runtime.event_feed.EventFeed`."""
 
     head_sequence: int
 

@@ -1,4 +1,4 @@
-"""The engine's events as settlement reads them: in order, without a gap, as many at once as have arrived."""
+"""The engine's events as a service that keeps its own record reads them: in order, without a gap, as many at once as have arrived."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FeedError(Exception):
 
 
 class FeedLost(Exception):
-    """The stream cannot be continued from where settlement is; the message says why. Nothing may be skipped."""
+    """The stream cannot be continued from where its reader is; the message says why. Nothing may be skipped."""
 
 
 # With these the engine says that another stream would not help.

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 
+from exchange.runtime import event_feed as feeds
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.event_feed import EventFeed, FeedError, FeedLost
 from exchange.runtime.internal_client import InternalClient
-from exchange.settlement.service import feed as feeds
-from exchange.settlement.service.feed import EventFeed, FeedError, FeedLost
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
 
