@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE
-from exchange.runtime.config import ConfigError, Environment, RuntimeConfig, Secret
-from exchange.runtime.service_tls import ServiceTls
+from exchange.runtime.config import ConfigError, Environment, Secret
+from exchange.runtime.service_app import CommonConfig
 from exchange.wallet.networks import Terms, parse_terms
 from exchange.wallet.simulated.network import NETWORK
 
@@ -27,21 +27,14 @@ DAY_S: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """See docs/DEVELOPMENT.md for the variables. Ports are on loopback; 0 takes any free one.
+    """See docs/DEVELOPMENT.md for the variables.
 
-    `internal_target` is where the other services answer one another; `database_url` is of the role wallet_user. `approval` says up
-    to how much of an asset a withdrawal needs no operator; an asset that is not named always needs one.
+    `database_url` is of the role wallet_user. `approval` says up to how much of an asset a withdrawal needs no operator; an asset
+    that is not named always needs one.
     """
 
-    runtime: RuntimeConfig
-    grpc_port: int
-    ops_grpc_port: int
-    metrics_port: int
-    internal_target: str
+    common: CommonConfig
     database_url: Secret
-    jwt_secret: Secret | None
-    service_tls: ServiceTls | None
-    drain_s: float
     networks: tuple[Terms, ...]
     simulated_block_s: float
     simulated_seed: int
@@ -51,18 +44,11 @@ class Config:
     @classmethod
     def read(cls, environment: Environment) -> Config:
         """Read and check everything. Raises ConfigError, naming the variable."""
-        runtime = RuntimeConfig.read(environment, SERVICE)
-        cooling_s = 0 if runtime.development else DAY_S
+        common = CommonConfig.read(environment, SERVICE)
+        cooling_s = 0 if common.runtime.development else DAY_S
         return cls(
-            runtime=runtime,
-            grpc_port=environment.integer("PINCEX_GRPC_PORT", 0, minimum=0, maximum=65535),
-            ops_grpc_port=environment.integer("PINCEX_OPS_GRPC_PORT", 0, minimum=0, maximum=65535),
-            metrics_port=environment.integer("PINCEX_METRICS_PORT", 0, minimum=0, maximum=65535),
-            internal_target=environment.required("PINCEX_INTERNAL_TARGET"),
+            common=common,
             database_url=environment.database_url("PINCEX_WALLET_DATABASE_URL"),
-            jwt_secret=environment.optional_secret("JWT_SECRET"),
-            service_tls=ServiceTls.read(environment),
-            drain_s=environment.number("PINCEX_DRAIN_SECONDS", 5.0, minimum=0.5, maximum=300.0),
             networks=_networks(environment),
             simulated_block_s=environment.number("PINCEX_SIMULATED_BLOCK_SECONDS", 1.0, minimum=0.01, maximum=3600.0),
             simulated_seed=environment.integer("PINCEX_SIMULATED_SEED", 0, minimum=0),

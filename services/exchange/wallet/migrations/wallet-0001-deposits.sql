@@ -38,9 +38,10 @@ CREATE TABLE wallet_deposits (
     vanished               boolean     NOT NULL DEFAULT false,
     -- Written before the engine is asked for the first time.
     credit_asked_at        timestamptz,
+    -- Of the command that credited the account; made_good has one of its own.
+    sequence               bigint,
     -- How much of `amount` makes good a loss of an earlier appearance, and goes to the exchange, not to the account.
     made_good              bigint      NOT NULL DEFAULT 0 CHECK (made_good BETWEEN 0 AND amount),
-    sequence               bigint,
     credited_at            timestamptz,
     -- What is next for a REVERSED one: HOLD, SETTLE, LOSS, DONE. Each attempt at a hold has an id and an amount of its own.
     reversal               text        CHECK (reversal IN ('HOLD', 'SETTLE', 'LOSS', 'DONE')),
@@ -53,7 +54,8 @@ CREATE TABLE wallet_deposits (
     attempts               integer     NOT NULL DEFAULT 0,
     next_at                timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (network, transaction_id, output, appearance),
-    CHECK ((status IN ('CREDITED', 'REVERSED')) = (sequence IS NOT NULL)),
+    CHECK (status NOT IN ('CREDITED', 'REVERSED') OR (sequence IS NOT NULL AND credited_at IS NOT NULL)),
+    CHECK (status <> 'ORPHANED' OR credit_asked_at IS NULL),
     CHECK ((status = 'REVERSED') = (reversal IS NOT NULL)),
     CHECK (reversal IS DISTINCT FROM 'DONE' OR recovered + lost = amount)
 );
