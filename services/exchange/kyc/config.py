@@ -1,0 +1,42 @@
+"""What KYC needs to know, read once from the environment of the process that serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from exchange.kyc.tiers import Tier, parse_daily, tiers
+from exchange.runtime.config import ConfigError, Environment, Secret
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIN_SECRET_CHARACTERS: Final = 32
+_DAILY: Final = {1: "PINCEX_KYC_TIER1_DAILY", 2: "PINCEX_KYC_TIER2_DAILY"}
+
+
+@dataclass(frozen=True, slots=True)
+class KycConfig:
+    """See docs/DEVELOPMENT.md for the variables."""
+
+    secret: Secret
+    screening_list: Path | None
+    tiers: tuple[Tier, ...]
+
+    @classmethod
+    def read(cls, environment: Environment) -> KycConfig:
+        """Read and check everything. Raises ConfigError, naming the variable."""
+        daily = {}
+        for tier, name in _DAILY.items():
+            text = environment.optional(name)
+            if text is not None:
+                try:
+                    daily[tier] = parse_daily(text)
+                except ValueError as error:
+                    raise ConfigError(f"{name}: {error}") from None
+        listed = environment.optional("PINCEX_SCREENING_LIST")
+        return cls(
+            secret=environment.secret("PINCEX_KYC_SECRET", minimum_length=MIN_SECRET_CHARACTERS),
+            screening_list=None if listed is None else environment.path("PINCEX_SCREENING_LIST"),
+            tiers=tiers(daily),
+        )
