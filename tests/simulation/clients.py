@@ -7,11 +7,12 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from exchange.runtime.errors import ServiceError
+from exchange.runtime.feeds.tokens import Position, short_hash
 from exchange.trading.core import commands as cmd
 from exchange.trading.core import constants as c
 from exchange.trading.core.commands import Command
 from exchange.trading.core.events import R_ORDER_ID, R_REASON, R_SEQUENCE, Result
-from exchange.trading.feeds.resume import Position, same_history, short_hash
+from exchange.trading.feeds.resume import same_history
 from exchange.trading.journal.contract import GENESIS_HASH, JournalUnavailable
 from exchange.trading.sequencer import Committed
 from tests.simulation.nodes import INCARNATION, SHARD, START_NS, Gone, Life, Node

@@ -15,6 +15,7 @@ from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason
+from exchange.runtime.feeds.notices import HEARTBEAT_S
 from exchange.runtime.gc_schedule import GcSchedule
 from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
@@ -58,7 +59,7 @@ from exchange.trading.service.register import add_client_services, add_operator_
 from exchange.trading.service.replica_desk import ReplicaDesk
 from exchange.trading.service.replica_link import GrpcTransport, ReplicaService
 from exchange.trading.service.session import Sessions
-from exchange.trading.service.streaming import HEARTBEAT_S, Places
+from exchange.trading.service.streaming import Places
 from exchange.trading.service.trade_stream import TradeStreams
 from exchange.trading.snapshotter import store_apart
 from exchange.trading.switches import SwitchWatcher

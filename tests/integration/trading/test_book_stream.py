@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from exchange.runtime.errors import ErrorReason
+from exchange.runtime.feeds.channel import Channel
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.constants import CANCEL_ONLY, OPEN
-from exchange.trading.feeds.channel import Channel
 from exchange.trading.journal.contract import Diverged
 from pincex.trading.v1 import admin_service_pb2, types_pb2
 from pincex.trading.v1 import market_service_pb2 as pb
@@ -168,7 +168,7 @@ async def test_every_token_of_a_stream_resumes_it(exchange: Exchange) -> None:
 async def test_a_token_that_the_server_has_nothing_for_gets_a_snapshot(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exchange.trading.service.book_stream.Channel", partial(Channel, kept=4))
+    monkeypatch.setattr("exchange.runtime.feeds.book_feed.Channel", partial(Channel, kept=4))
     stream = subscribe(exchange)
     first = await stream.next()
     last = await trade_a_little(exchange, 12)
@@ -216,30 +216,30 @@ async def test_subscribers_of_one_view_share_each_message_s_bytes(exchange: Exch
     assert await one.next() == await two.next()
     last = await trade_a_little(exchange, 10)
 
-    (feed,) = exchange.app.books._feeds.values()
-    assert feed.views[0].channel.subscribers == 2
+    feed = next(iter(exchange.app.books._copies.values())).feed
+    assert feed.views[0, 0].channel.subscribers == 2
     assert await one.until(lambda message: message.sequence == last) == await two.until(
         lambda message: message.sequence == last
     )
     one.call.cancel()
-    await eventually(lambda: feed.views[0].channel.subscribers == 1, "one has left")
+    await eventually(lambda: feed.views[0, 0].channel.subscribers == 1, "one has left")
 
 
 async def test_a_subscriber_that_does_not_read_is_closed_and_delays_nobody(
     exchange: Exchange, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exchange.trading.service.book_stream.Channel", partial(Channel, kept=64))
+    monkeypatch.setattr("exchange.runtime.feeds.book_feed.Channel", partial(Channel, kept=64))
     slow, fast, copy = subscribe(exchange), subscribe(exchange), BookCopy()
     read_by_slow = await slow.next()
     copy.apply(await fast.next())
-    (feed,) = exchange.app.books._feeds.values()
+    feed = next(iter(exchange.app.books._copies.values())).feed
     reading = asyncio.create_task(follow(fast, copy, 10**9))
     # Heartbeats, large and without cost for the engine: more than any buffer between the two holds.
     padding = "x" * 20_000
-    monkeypatch.setattr(feed.views[0].places, "token", lambda *_: padding)
+    monkeypatch.setattr(feed.views[0, 0].tokens, "token", lambda *_: padding)
     for _ in range(1_200):
         exchange.app.books.heartbeat(1)
-        behind = feed.views[0].channel.end
+        behind = feed.views[0, 0].channel.end
         await eventually(lambda: reading.done() or copy.token == padding, "the fast one reads")
         if behind % 32 == 0:
             await asyncio.sleep(0)
@@ -284,8 +284,8 @@ async def test_a_frame_that_changes_mode_and_book_is_one_message(exchange: Excha
 
     assert (copy.mode, copy.best(), copy.sequence) == (types_pb2.CANCEL_ONLY, ([], []), exchange.engine.state.sequence)
     again = subscribe(exchange, token=update.resume_token)
-    (feed,) = exchange.app.books._feeds.values()
-    await eventually(lambda: feed.views[0].channel.subscribers == 2, "it follows")
+    feed = next(iter(exchange.app.books._copies.values())).feed
+    await eventually(lambda: feed.views[0, 0].channel.subscribers == 2, "it follows")
     exchange.app.books.heartbeat(1)
     assert (await again.next()).WhichOneof("update") == "heartbeat"
 
@@ -306,14 +306,14 @@ async def test_a_copy_that_nobody_follows_is_dropped(exchange: Exchange) -> None
     await stream.next()
     for _ in range(20):
         exchange.app.books.heartbeat(1)
-    assert len(exchange.app.books._feeds) == 1
-    (feed,) = exchange.app.books._feeds.values()
+    assert len(exchange.app.books._copies) == 1
+    feed = next(iter(exchange.app.books._copies.values())).feed
     stream.call.cancel()
-    await eventually(lambda: feed.views[0].channel.subscribers == 0, "it has left")
+    await eventually(lambda: feed.views[0, 0].channel.subscribers == 0, "it has left")
     for _ in range(20):
         exchange.app.books.heartbeat(1)
 
-    assert exchange.app.books._feeds == {}
+    assert exchange.app.books._copies == {}
 
 
 async def test_a_stopping_server_says_so_on_every_stream(exchange: Exchange) -> None:
@@ -358,7 +358,7 @@ async def test_no_subscriber_sees_what_is_not_durable(exchange: Exchange, monkey
     placing = asyncio.create_task(exchange.demo.buy("0.1", "40000"))
     await eventually(lambda: exchange.engine.state.markets[0].bids.orders == 1, "the core has it")
     firsts = [asyncio.create_task(subscribe(exchange).next()) for _ in range(2)]
-    await eventually(lambda: bool(exchange.app.books._feeds), "the copy is taken")
+    await eventually(lambda: bool(exchange.app.books._copies), "the copy is taken")
     await exchange.demo.ask(exchange.demo.markets.ListMarketTrades, pb.ListMarketTradesRequest(symbol="BTCUSD"))
 
     assert not any(first.done() for first in firsts)

@@ -11,8 +11,8 @@ import grpc
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from exchange.runtime.feeds.tokens import Position
 from exchange.trading.core import commands as cmd
-from exchange.trading.feeds.resume import Position
 from exchange.trading.journal.memory import MemoryStore
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2, order_commands_pb2, types_pb2
@@ -309,7 +309,7 @@ async def test_a_snapshot_and_the_events_after_it_are_the_whole(exchange: Exchan
     head = items[0].head
 
     assert kinds[0] == "head"
-    assert set(kinds) == {"head", "switches", "asset", "market", "balance", "order"}
+    assert set(kinds) == {"head", "switches", "asset", "market", "balance", "order", "resting"}
     assert head.state_hash == exchange.engine.state_hash()
     assert [item.asset.code for item in items if item.HasField("asset")] == ["BTC", "ETH", "USD", "SOL"]
     assert {item.market.symbol: item.market.mode for item in items if item.HasField("market")} == {
@@ -328,6 +328,22 @@ async def test_a_snapshot_and_the_events_after_it_are_the_whole(exchange: Exchan
             keep_books(books, event)
     assert [f"{amount:.8f}" for amount in books["demo", "USD"]] == list((await exchange.demo.balances())["USD"])
     assert order.sequence == head.sequence + 1
+
+
+async def test_a_snapshot_tells_the_order_of_priority(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exchange.trading.service.events.RESTING_AT_ONCE", 2)
+    first, second = [await exchange.demo.buy("0.3", "40000") for _ in range(2)]
+    await exchange.demo.buy("0.1", stop_price="60000", order_type=types_pb2.STOP_LIMIT, price="61000")
+    best = await exchange.demo.buy("0.3", "40001")
+    ask = await exchange.maker.sell("0.3", "50000")
+    larger = order_commands_pb2.ReplaceOrderRequest(order_id=first.order_id, price="40000", quantity="0.4")
+    await exchange.demo.ask(exchange.demo.orders.ReplaceOrder, larger)
+
+    items = [item.resting for item in await stream_snapshot(exchange).rest() if item.HasField("resting")]
+
+    assert [(item.symbol, len(item.order_ids)) for item in items] == [("BTCUSD", 2), ("BTCUSD", 2)]
+    ids = [str(order_id) for item in items for order_id in item.order_ids]
+    assert ids == [order.order_id for order in (best, second, first, ask)]
 
 
 async def test_clients_do_not_see_the_bus(exchange: Exchange) -> None:

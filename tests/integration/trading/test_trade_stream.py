@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from exchange.trading.feeds.channel import Channel
+from exchange.runtime.feeds.channel import Channel
 from pincex.trading.v1 import market_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 from tests.integration.trading.engine_app import BUY, Exchange, Stream, eventually, refused, running_exchange

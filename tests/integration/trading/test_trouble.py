@@ -227,14 +227,14 @@ async def test_a_book_stream_begun_on_what_never_became_durable_is_refused(
     book = market_service_pb2.StreamOrderBookRequest(symbol="BTCUSD")
     streams = [exchange.demo.stream(exchange.demo.markets.StreamOrderBook, book) for _ in range(2)]
     firsts = [asyncio.create_task(refused(stream.next())) for stream in streams]
-    await eventually(lambda: bool(exchange.app.books._feeds), "the copy is taken")
+    await eventually(lambda: bool(exchange.app.books._copies), "the copy is taken")
     await eventually(lambda: exchange.app.public.guard.open_streams == 2, "both wait")
     release.set()
     await exchange.lead_again()
 
     assert {(await first).reason for first in firsts} == {"JOURNAL_UNAVAILABLE"}
     assert (await placing).reason == "JOURNAL_UNAVAILABLE"
-    assert exchange.app.books._feeds == {}
+    assert exchange.app.books._copies == {}
 
 
 async def test_reads_go_on_while_the_lease_s_store_does_not_answer(

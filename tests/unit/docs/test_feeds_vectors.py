@@ -10,11 +10,12 @@ import struct
 import pytest
 
 from exchange.domain.decimals import format_units, parse_units
+from exchange.runtime.feeds.levels import checksum_of
 from exchange.trading.core import commands as cmd
 from exchange.trading.core import constants as c
 from exchange.trading.core.book import hash_orders
 from exchange.trading.core.engine import Engine
-from exchange.trading.feeds.book_mirror import BookMirror, checksum_of
+from exchange.trading.feeds.book_mirror import BookMirror
 from pincex_client import checksum_of as clients_checksum_of
 from tests.unit.docs.tables import document, table
 

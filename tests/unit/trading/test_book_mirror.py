@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from exchange.runtime.feeds.levels import checksum_of
 from exchange.trading.core import book
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.constants import BUY, GTC, IOC, LIMIT, SELL, STOP, STOP_LIMIT, STP_NONE
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import R_ORDER_ID, R_REASON
 from exchange.trading.feeds.balances import BalanceCopy
-from exchange.trading.feeds.book_mirror import BookMirror, checksum_of
+from exchange.trading.feeds.book_mirror import BookMirror
 
 ACCOUNTS = ("a", "b", "c")
 

@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 
-from exchange.trading.feeds.channel import Channel
-from exchange.trading.service.streaming import follow
+from exchange.runtime.feeds.channel import Channel, follow
 
 
 def filled(*sequences: int, kept: int = 4, start: int = 10) -> Channel:

@@ -7,10 +7,11 @@ import base64
 
 import pytest
 
+from exchange.runtime.feeds.tokens import BadToken, Position, parse, short_hash
 from exchange.trading.core.events import BALANCE_ADJUSTED, ORDER_ACCEPTED, T_MAKER_ACCOUNT, T_TAKER_ACCOUNT, TRADE
 from exchange.trading.feeds import hub as hub_module
 from exchange.trading.feeds.hub import Hub, accounts_of, offsets_by_account
-from exchange.trading.feeds.resume import BadToken, Position, parse, same_history, short_hash
+from exchange.trading.feeds.resume import same_history
 from exchange.trading.journal.memory import MemoryJournal
 from exchange.trading.sequencer import Committed
 

@@ -9,6 +9,7 @@ from typing import Any
 from exchange.runtime import paging
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason
+from exchange.runtime.feeds.notices import HEARTBEAT_S, end_message, set_time
 from exchange.runtime.request import request_context
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.model import Balance
@@ -19,8 +20,8 @@ from exchange.trading.service import requests
 from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.limits import limits_message
-from exchange.trading.service.messages import balance_message, set_time
-from exchange.trading.service.streaming import HEARTBEAT_S, AccountStreams, end_message
+from exchange.trading.service.messages import balance_message
+from exchange.trading.service.streaming import AccountStreams
 from exchange.trading.service.units import amount_units
 from pincex.trading.v1 import account_service_pb2 as pb
 from pincex.trading.v1 import account_service_pb2_grpc, types_pb2

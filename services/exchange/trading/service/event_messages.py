@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from exchange.domain.decimals import format_units
+from exchange.runtime.feeds.notices import set_time
 from exchange.trading.core import events as ev
 from exchange.trading.core.commands import (
     C_REQUEST_ID,
@@ -21,7 +22,7 @@ from exchange.trading.core.constants import BUY, STOP
 from exchange.trading.core.events import Event
 from exchange.trading.core.registry import build_market
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import market_message, set_time, trade_id
+from exchange.trading.service.messages import market_message, trade_id
 from exchange.trading.service.units import MarketUnits
 from pincex.journal.v1 import event_service_pb2 as pb
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError, message_of
+from exchange.runtime.feeds.notices import HEARTBEAT_S
+from exchange.trading.core.book import orders_in_priority
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.event_messages import EventTranslator
 from exchange.trading.service.messages import asset_message, balance_message, market_message, order_message
-from exchange.trading.service.streaming import ARRIVAL_WAIT_S, HEARTBEAT_S, Places, durable
+from exchange.trading.service.streaming import ARRIVAL_WAIT_S, Places, durable
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
+
+# Order ids in one message of a snapshot.
+RESTING_AT_ONCE: Final = 20_000
 
 
 class EventService(event_service_pb2_grpc.EventServiceServicer):
@@ -97,7 +102,11 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         state = desk.state
         sequence = state.sequence
         items = [
-            pb.SnapshotItem(head=pb.SnapshotHead(sequence=sequence, state_hash=desk.engine.state_hash())),
+            pb.SnapshotItem(
+                head=pb.SnapshotHead(
+                    sequence=sequence, state_hash=desk.engine.state_hash(), rules_version=state.rules_version
+                )
+            ),
             pb.SnapshotItem(
                 switches=pb.SwitchesChanged(
                     accept_new_orders=state.accept_new_orders,
@@ -119,5 +128,13 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             items.extend(
                 pb.SnapshotItem(order=order_message(order, desk.units(order.market.index)))
                 for order in account.orders.values()
+            )
+        for market in state.markets:
+            resting = [order.order_id for side in (market.bids, market.asks) for order in orders_in_priority(side)]
+            items.extend(
+                pb.SnapshotItem(
+                    resting=pb.RestingOrders(symbol=market.symbol, order_ids=resting[first : first + RESTING_AT_ONCE])
+                )
+                for first in range(0, len(resting), RESTING_AT_ONCE)
             )
         return items, sequence

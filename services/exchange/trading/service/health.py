@@ -8,8 +8,8 @@ from typing import Any
 from google.api import httpbody_pb2
 
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.feeds.notices import set_time
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import set_time
 from pincex.trading.v1 import health_service_pb2 as pb
 from pincex.trading.v1 import health_service_pb2_grpc
 

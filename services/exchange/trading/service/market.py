@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.feeds.levels import CHECKSUM_LEVELS, checksum_of
 from exchange.trading.book_view import BookView, view_of
 from exchange.trading.core import book
 from exchange.trading.core.model import BookSide
-from exchange.trading.feeds.book_mirror import CHECKSUM_LEVELS, checksum_of
 from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.past.books import MAX_DEPTH, PastBooks
 from exchange.trading.service.book_stream import BookStreams

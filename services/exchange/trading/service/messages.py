@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from exchange.domain.decimals import format_units
+from exchange.runtime.feeds.notices import set_time
 from exchange.trading.core import keys
 from exchange.trading.core.commands import (
     C_ACCOUNT,
@@ -48,11 +47,6 @@ from exchange.trading.core.events import (
 from exchange.trading.core.model import Asset, Balance, Market, Order
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import types_pb2 as pb
-
-
-def set_time(stamp: Timestamp, time_ns: int) -> None:
-    """Fill a timestamp from nanoseconds since 1970."""
-    stamp.seconds, stamp.nanos = divmod(time_ns, 1_000_000_000)
 
 
 def order_of(

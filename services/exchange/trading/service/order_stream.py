@@ -8,16 +8,17 @@ from typing import Final
 
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason
+from exchange.runtime.feeds.notices import HEARTBEAT_S, end_message, set_time
+from exchange.runtime.feeds.tokens import Position
 from exchange.trading import codec
 from exchange.trading.core.commands import P_SIDE
 from exchange.trading.core.events import Event
 from exchange.trading.feeds.hub import Hub
-from exchange.trading.feeds.resume import Position
 from exchange.trading.service.account_reader import follow_account
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import order_message, set_time
+from exchange.trading.service.messages import order_message
 from exchange.trading.service.order_events import CommandTranslator, Static, concerns, orders_in, static_of
-from exchange.trading.service.streaming import HEARTBEAT_S, AccountStreams, Places, durable, end_message, readable
+from exchange.trading.service.streaming import AccountStreams, Places, durable, readable
 from pincex.trading.v1 import order_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 

@@ -10,11 +10,11 @@ from typing import Final
 import structlog
 
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.feeds.notices import HEARTBEAT_S
 from exchange.runtime.request import request_context
 from exchange.trading.journal.contract import Journal
 from exchange.trading.past.answers import PastRefused, Progress, Refusal, Why
 from exchange.trading.past.proof import Proofs
-from exchange.trading.service.streaming import HEARTBEAT_S
 from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
 
 BUSY_RETRY_S: Final = 1.0

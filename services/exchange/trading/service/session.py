@@ -15,6 +15,7 @@ from typing import Final
 from exchange.domain.symbols import is_client_id
 from exchange.runtime.drain import Drain
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.feeds.notices import HEARTBEAT_S, set_time
 from exchange.runtime.principal import Principal
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
@@ -34,10 +35,8 @@ from exchange.trading.service import requests
 from exchange.trading.service.admittance import Admittance
 from exchange.trading.service.attendance import Key, SessionAttendance
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import set_time
 from exchange.trading.service.order_lookup import units_of_order
 from exchange.trading.service.results import command_result, refused_result
-from exchange.trading.service.streaming import HEARTBEAT_S
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import order_commands_pb2, types_pb2
 from pincex.trading.v1 import order_session_pb2 as pb

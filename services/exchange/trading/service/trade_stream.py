@@ -6,14 +6,15 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 from exchange.runtime.errors import ErrorReason
+from exchange.runtime.feeds.channel import Channel, follow
+from exchange.runtime.feeds.notices import drain_notice, end_message, heartbeat, set_time
 from exchange.trading.core.events import E_KIND, T_MARKET, TRADE, Event
-from exchange.trading.feeds.channel import Channel
 from exchange.trading.feeds.hub import Hub
 from exchange.trading.feeds.tape import TradeTape
 from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
-from exchange.trading.service.messages import set_time, trade_message
-from exchange.trading.service.streaming import Places, durable, end_message, follow
+from exchange.trading.service.messages import trade_message
+from exchange.trading.service.streaming import Places, durable
 from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import market_service_pb2 as pb
 
@@ -69,11 +70,9 @@ class TradeStreams:
     def heartbeat(self, time_ns: int) -> None:
         """Say on every channel that all is well."""
         for feed in self._feeds.values():
-            update = pb.TradeUpdate()
-            update.heartbeat.head_sequence = self._hub.head_sequence
-            set_time(update.heartbeat.server_time, time_ns)
-            update.heartbeat.resume_token = feed.places.token(feed.channel.last_sequence, feed.frame_hash)
-            self._publish(feed, feed.channel.last_sequence, update)
+            last = feed.channel.last_sequence
+            token = feed.places.token(last, feed.frame_hash)
+            self._publish(feed, last, pb.TradeUpdate(heartbeat=heartbeat(self._hub.head_sequence, time_ns, token)))
 
     def end(self, reason: int, drain_time_ns: int = 0) -> None:
         """End every stream, with a drain notice first where a time is given."""
@@ -81,10 +80,7 @@ class TradeStreams:
             last = feed.channel.last_sequence
             token = feed.places.token(last, feed.frame_hash)
             if drain_time_ns:
-                notice = pb.TradeUpdate()
-                notice.drain.resume_token = token
-                set_time(notice.drain.deadline_time, drain_time_ns)
-                self._publish(feed, last, notice)
+                self._publish(feed, last, pb.TradeUpdate(drain=drain_notice(drain_time_ns, token)))
             self._publish(feed, last, pb.TradeUpdate(end=end_message(reason, token)))
             feed.channel.close()
         self._feeds.clear()

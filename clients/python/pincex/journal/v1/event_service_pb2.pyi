@@ -914,6 +914,7 @@ class SnapshotItem(_message.Message):
     BALANCE_FIELD_NUMBER: _builtins.int
     ORDER_FIELD_NUMBER: _builtins.int
     SWITCHES_FIELD_NUMBER: _builtins.int
+    RESTING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def head(self) -> Global___SnapshotHead: ...
     @_builtins.property
@@ -926,6 +927,8 @@ class SnapshotItem(_message.Message):
     def order(self) -> _types_pb2.Order: ...
     @_builtins.property
     def switches(self) -> Global___SwitchesChanged: ...
+    @_builtins.property
+    def resting(self) -> Global___RestingOrders: ...
     def __init__(
         self,
         *,
@@ -935,16 +938,44 @@ class SnapshotItem(_message.Message):
         balance: _types_pb2.Balance | None = ...,
         order: _types_pb2.Order | None = ...,
         switches: Global___SwitchesChanged | None = ...,
+        resting: Global___RestingOrders | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "balance", b"balance", "head", b"head", "item", b"item", "market", b"market", "order", b"order", "switches", b"switches"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "balance", b"balance", "head", b"head", "item", b"item", "market", b"market", "order", b"order", "resting", b"resting", "switches", b"switches"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "balance", b"balance", "head", b"head", "item", b"item", "market", b"market", "order", b"order", "switches", b"switches"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["asset", b"asset", "balance", b"balance", "head", b"head", "item", b"item", "market", b"market", "order", b"order", "resting", b"resting", "switches", b"switches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["head", "asset", "market", "balance", "order", "switches"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["head", "asset", "market", "balance", "order", "switches", "resting"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 
 Global___SnapshotItem: _TypeAlias = SnapshotItem  # noqa: Y015
+
+@_typing.final
+class RestingOrders(_message.Message):
+    """Orders that rest in a market's book: bids before asks, each best price first, within a price by priority. A large book
+    takes several of these, one after the other. Open orders that none names sleep, or were woken and wait.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SYMBOL_FIELD_NUMBER: _builtins.int
+    ORDER_IDS_FIELD_NUMBER: _builtins.int
+    symbol: _builtins.str
+    @_builtins.property
+    def order_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+    def __init__(
+        self,
+        *,
+        symbol: _builtins.str = ...,
+        order_ids: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["order_ids", b"order_ids", "symbol", b"symbol"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestingOrders: _TypeAlias = RestingOrders  # noqa: Y015
 
 @_typing.final
 class SnapshotHead(_message.Message):
@@ -955,20 +986,24 @@ class SnapshotHead(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     STATE_HASH_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    RULES_VERSION_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     state_hash: _builtins.str
     resume_token: _builtins.str
     """Continues after the snapshot."""
+    rules_version: _builtins.int
+    """The rules that hold. From 2 on an order that is replaced at its price and does not grow keeps its place."""
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         state_hash: _builtins.str = ...,
         resume_token: _builtins.str = ...,
+        rules_version: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "sequence", b"sequence", "state_hash", b"state_hash"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resume_token", b"resume_token", "rules_version", b"rules_version", "sequence", b"sequence", "state_hash", b"state_hash"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,8 +64,8 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamSnapshot(self, request, context):
-        """The state at one durable sequence: a head first, then assets, markets, balances and open orders. Go on with
-        StreamEvents from `sequence` + 1.
+        """The state at one durable sequence: a head first, then assets, markets, balances and open orders, and last which of
+        these rest in a book, and in which order. Go on with StreamEvents from `sequence` + 1.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

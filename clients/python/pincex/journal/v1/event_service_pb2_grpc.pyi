@@ -42,8 +42,8 @@ class EventServiceStub:
     StreamSnapshot then), and with HISTORY_CHANGED for a token of another history.
     """
     StreamSnapshot: _grpc.UnaryStreamMultiCallable[_event_service_pb2.StreamSnapshotRequest, _event_service_pb2.SnapshotItem]
-    """The state at one durable sequence: a head first, then assets, markets, balances and open orders. Go on with
-    StreamEvents from `sequence` + 1.
+    """The state at one durable sequence: a head first, then assets, markets, balances and open orders, and last which of
+    these rest in a book, and in which order. Go on with StreamEvents from `sequence` + 1.
     """
 
 @_typing.type_check_only
@@ -60,8 +60,8 @@ class EventServiceAsyncStub(EventServiceStub):
     StreamSnapshot then), and with HISTORY_CHANGED for a token of another history.
     """
     StreamSnapshot: _aio.UnaryStreamMultiCallable[_event_service_pb2.StreamSnapshotRequest, _event_service_pb2.SnapshotItem]  # type: ignore[assignment]
-    """The state at one durable sequence: a head first, then assets, markets, balances and open orders. Go on with
-    StreamEvents from `sequence` + 1.
+    """The state at one durable sequence: a head first, then assets, markets, balances and open orders, and last which of
+    these rest in a book, and in which order. Go on with StreamEvents from `sequence` + 1.
     """
 
 class EventServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -87,8 +87,8 @@ class EventServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _event_service_pb2.StreamSnapshotRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_event_service_pb2.SnapshotItem], _abc.AsyncIterator[_event_service_pb2.SnapshotItem]]:
-        """The state at one durable sequence: a head first, then assets, markets, balances and open orders. Go on with
-        StreamEvents from `sequence` + 1.
+        """The state at one durable sequence: a head first, then assets, markets, balances and open orders, and last which of
+        these rest in a book, and in which order. Go on with StreamEvents from `sequence` + 1.
         """
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

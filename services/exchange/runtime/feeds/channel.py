@@ -7,6 +7,7 @@ the ring has gone past it; it delays nobody and holds no memory.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 DEFAULT_KEPT: Final = 4_096
@@ -67,3 +68,23 @@ class Channel:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
+
+
+async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes]) -> AsyncIterator[bytes]:
+    """Messages of a channel from a position until it closes; one that falls out of the ring gets `slow_end` last."""
+    channel.subscribers += 1
+    try:
+        while True:
+            if position < channel.start:
+                yield slow_end()
+                return
+            if position < channel.end:
+                message = channel.item(position)
+                position += 1
+                yield message
+            elif channel.closed:
+                return
+            else:
+                await channel.wait(position)
+    finally:
+        channel.subscribers -= 1

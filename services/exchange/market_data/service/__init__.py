@@ -1,0 +1,1 @@
+"""Where Protobuf meets the books."""
