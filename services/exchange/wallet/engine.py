@@ -71,6 +71,13 @@ class Ledger(Protocol):
         """Custody is less by so much, and no user pays."""
         ...
 
-    async def credited(self, account: str, asset: str, request_id: str) -> int | None:
-        """The sequence under which the ledger has a deposit of this id, 0 for none, None where the ledger cannot say now."""
+    async def credited(self, account: str, asset: str, request_id: str, since: datetime | None = None) -> int | None:
+        """The sequence under which the ledger has a deposit of this id, 0 for none, None where the ledger cannot say now.
+
+        Nothing before `since` is looked at: when the engine was first asked for it.
+        """
+        ...
+
+    async def transferred(self, account: str, asset: str, request_id: str, since: datetime) -> int | None:
+        """The same of a transfer from an account."""
         ...

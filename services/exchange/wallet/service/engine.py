@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 # Pages of an account's postings in which a deposit whose outcome is long unknown is looked for.
 MAX_SEARCHED_PAGES: Final = 20
+CLOCKS_APART_S: Final = 60
 _FOLLOWING: Final = "RUNNING"
 
 
@@ -136,10 +137,21 @@ class SettlementLedger:
         )
         await self._call("RecordLoss", request)
 
-    async def credited(self, account: str, asset: str, request_id: str) -> int | None:
+    async def credited(self, account: str, asset: str, request_id: str, since: datetime | None = None) -> int | None:
         """Looked for among the newest postings; the ledger must be caught up to say that it is not there."""
+        return await self._posted("deposit", account, asset, request_id, since)
+
+    async def transferred(self, account: str, asset: str, request_id: str, since: datetime) -> int | None:
+        """As `credited`."""
+        return await self._posted("transfer", account, asset, request_id, since)
+
+    async def _posted(
+        self, cause: str, account: str, asset: str, request_id: str, since: datetime | None
+    ) -> int | None:
         status = await self._call("GetSettlementStatus", settlement_pb.GetSettlementStatusRequest())
         caught_up = status.state == _FOLLOWING and status.settled_sequence == status.head_sequence
+        # The engine's clock may be behind ours.
+        earliest = 0 if since is None else int(since.timestamp()) - CLOCKS_APART_S
         token = ""
         for _ in range(MAX_SEARCHED_PAGES):
             request = settlement_pb.ListPostingsRequest(
@@ -147,10 +159,10 @@ class SettlementLedger:
             )
             page = await self._call("ListPostings", request)
             for posting in page.postings:
-                if posting.reference == request_id and posting.cause == "deposit":
+                if posting.reference == request_id and posting.cause == cause:
                     return int(posting.sequence)
             token = page.next_page_token
-            if not token:
+            if not token or page.postings[-1].posting_time.seconds < earliest:
                 return 0 if caught_up else None
         return None
 

@@ -1,0 +1,96 @@
+"""How much an owner may withdraw within 24 hours, by KYC tier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, Protocol
+
+from exchange.domain.decimals import format_units
+from exchange.runtime.errors import ErrorReason, ServiceError, reject
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from exchange.runtime.database import Connection
+
+_LOCK: Final = 0x57_4C_4D  # with a hash of the owner: one new withdrawal at a time
+# What ended without money going out does not count; what is about to end so counts until it has.
+_USED: Final = """
+SELECT coalesce(sum(amount), 0)::bigint FROM withdrawals
+WHERE owner = $1 AND asset = $2 AND created_at > clock_timestamp() - interval '24 hours'
+    AND status NOT IN ('WITHDRAWAL_CANCELLED', 'REJECTED', 'RETURNED')
+"""
+
+
+class TierLimits(Protocol):
+    """What a KYC tier allows; `daily` is in whole units of the asset, and names no asset that it does not allow."""
+
+    @property
+    def tier(self) -> int:
+        """Of the owner."""
+        ...
+
+    @property
+    def daily(self) -> Mapping[str, Decimal]:
+        """By asset."""
+        ...
+
+
+class Tiers(Protocol):
+    """KYC's answer."""
+
+    async def of(self, user: str) -> TierLimits:
+        """What an owner may."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Of one asset, in smallest units."""
+
+    asset: str
+    decimals: int
+    daily: int
+    used: int
+
+    @property
+    def left(self) -> int:
+        """Never below zero: a tier may have been lowered."""
+        return max(self.daily - self.used, 0)
+
+
+def owner_of(user: str, account: str) -> str:
+    """Whose limits count: all accounts of a user have them together."""
+    return user or f"account:{account}"
+
+
+def daily_units(tier: TierLimits, asset: str, decimals: int) -> int:
+    """Smallest units within 24 hours; 0: the tier allows none."""
+    return int(tier.daily.get(asset, Decimal(0)).scaleb(decimals))
+
+
+async def limit_of(connection: Connection, owner: str, tier: TierLimits, asset: str, decimals: int) -> Limit:
+    """What is used, and what of it there is."""
+    used = await connection.fetchval(_USED, owner, asset)
+    return Limit(asset, decimals, daily_units(tier, asset, decimals), used)
+
+
+async def lock(connection: Connection, owner: str) -> None:
+    """Until the transaction ends, no other withdrawal of the owner comes on record."""
+    await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK, owner)
+
+
+async def check(connection: Connection, owner: str, tier: TierLimits, asset: str, amount: int, decimals: int) -> None:
+    """Let an amount through, after `lock` and in its transaction, so that two at once pass no limit together.
+
+    Raises ServiceError KYC_REQUIRED, WITHDRAWAL_LIMIT.
+    """
+    if daily_units(tier, asset, decimals) <= 0:
+        reject(ErrorReason.KYC_REQUIRED, asset=asset, tier=tier.tier)
+    limit = await limit_of(connection, owner, tier, asset, decimals)
+    if amount > limit.left:
+        raise ServiceError(
+            ErrorReason.WITHDRAWAL_LIMIT,
+            metadata={"limit": format_units(limit.daily, decimals), "left": format_units(limit.left, decimals)},
+        )
