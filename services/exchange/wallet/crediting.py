@@ -12,6 +12,7 @@ from exchange.wallet.rows import DepositDriver, NotYet
 if TYPE_CHECKING:
     from exchange.runtime.database import Database
     from exchange.wallet.engine import Funds, Ledger
+    from exchange.wallet.metrics import WalletMetrics
 
 SUSPENSE: Final = "$suspense"
 
@@ -45,10 +46,11 @@ class Crediting(DepositDriver):
     kind = "CREDIT"
     name = "credit"
 
-    def __init__(self, database: Database, funds: Funds, ledger: Ledger) -> None:
+    def __init__(self, database: Database, funds: Funds, ledger: Ledger, metrics: WalletMetrics) -> None:
         super().__init__(database)
         self._funds = funds
         self._ledger = ledger
+        self._metrics = metrics
 
     async def step(self, deposit_id: int) -> None:
         """Credit one. Raises ServiceError, NotYet."""
@@ -68,7 +70,8 @@ class Crediting(DepositDriver):
             made_good = await self._deposit(deposit, SUSPENSE, deposit.made_good, request_id)
             sequence = None if made_good is None else sequence or made_good
         if sequence is not None:
-            await self._moved(_CREDITED, deposit_id, sequence)
+            if await self._moved(_CREDITED, deposit_id, sequence) is not None:
+                self._metrics.credited.inc()
             self._log.info("deposit credited", deposit=deposit_id, account=deposit.account, sequence=sequence)
 
     async def _deposit(self, deposit: Deposit, account: str, units: int, request_id: str) -> int | None:

@@ -17,6 +17,7 @@ from exchange.wallet.rows import DepositDriver
 if TYPE_CHECKING:
     from exchange.runtime.database import Database
     from exchange.wallet.engine import Funds, Ledger
+    from exchange.wallet.metrics import WalletMetrics
 
 WHO: Final = "wallet"
 HOLD: Final = "HOLD"
@@ -60,10 +61,11 @@ class Reversals(DepositDriver):
     kind = "REVERSE"
     name = "reverse"
 
-    def __init__(self, database: Database, funds: Funds, ledger: Ledger) -> None:
+    def __init__(self, database: Database, funds: Funds, ledger: Ledger, metrics: WalletMetrics) -> None:
         super().__init__(database)
         self._funds = funds
         self._ledger = ledger
+        self._metrics = metrics
 
     async def step(self, deposit_id: int) -> None:
         """Take one to its end. Raises ServiceError where something is away."""
@@ -83,12 +85,14 @@ class Reversals(DepositDriver):
                 return
 
     async def _begin(self, deposit: Deposit) -> Any:
+        why = f"deposit {deposit.deposit_id} vanished from {deposit.network} after it was credited"
         async with self._database.transaction() as connection:
             row = await connection.fetchrow(_BEGIN, deposit.deposit_id)
             if row is not None:
-                why = f"deposit {deposit.deposit_id} vanished from {deposit.network} after it was credited"
                 await freezes.freeze(connection, deposit.account, why, WHO)
-                self._log.warning("an account is frozen", account=deposit.account, why=why)
+        if row is not None:
+            self._metrics.reversed.inc()
+            self._log.warning("an account is frozen", account=deposit.account, why=why)
         return row
 
     async def _attempt(self, deposit: Deposit) -> Any:

@@ -57,6 +57,11 @@ class Worker:
         self.state = State.STARTING
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("worker")
 
+    @property
+    def is_driving(self) -> bool:
+        """Whether this instance is the one."""
+        return self.state is State.RUNNING
+
     async def run(self) -> None:
         """Until cancelled."""
         while True:
