@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 _LOCK: Final = 0x57_4C_4D  # with a hash of the owner: one new withdrawal at a time
 # What ended without money going out does not count; what is about to end so counts until it has.
 _USED: Final = """
-SELECT coalesce(sum(amount), 0)::bigint FROM withdrawals
-WHERE owner = $1 AND asset = $2 AND created_at > clock_timestamp() - interval '24 hours'
+SELECT asset, sum(amount) AS used FROM withdrawals
+WHERE owner = $1 AND created_at > clock_timestamp() - interval '24 hours'
     AND status NOT IN ('WITHDRAWAL_CANCELLED', 'REJECTED', 'RETURNED')
+GROUP BY asset
 """
 
 
@@ -70,10 +71,9 @@ def daily_units(tier: TierLimits, asset: str, decimals: int) -> int:
     return int(tier.daily.get(asset, Decimal(0)).scaleb(decimals))
 
 
-async def limit_of(connection: Connection, owner: str, tier: TierLimits, asset: str, decimals: int) -> Limit:
-    """What is used, and what of it there is."""
-    used = await connection.fetchval(_USED, owner, asset)
-    return Limit(asset, decimals, daily_units(tier, asset, decimals), used)
+async def used(connection: Connection, owner: str) -> dict[str, int]:
+    """Smallest units within 24 hours, by asset."""
+    return {row["asset"]: int(row["used"]) for row in await connection.fetch(_USED, owner)}
 
 
 async def lock(connection: Connection, owner: str) -> None:
@@ -86,9 +86,10 @@ async def check(connection: Connection, owner: str, tier: TierLimits, asset: str
 
     Raises ServiceError KYC_REQUIRED, WITHDRAWAL_LIMIT.
     """
-    if daily_units(tier, asset, decimals) <= 0:
+    daily = daily_units(tier, asset, decimals)
+    if daily <= 0:
         reject(ErrorReason.KYC_REQUIRED, asset=asset, tier=tier.tier)
-    limit = await limit_of(connection, owner, tier, asset, decimals)
+    limit = Limit(asset, decimals, daily, (await used(connection, owner)).get(asset, 0))
     if amount > limit.left:
         raise ServiceError(
             ErrorReason.WITHDRAWAL_LIMIT,
