@@ -9,6 +9,7 @@ no further trade, so that no candle is ever corrected.
 from __future__ import annotations
 
 import decimal
+from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -28,6 +29,8 @@ INTERVALS: Final[Mapping[str, int]] = {
     "1d": 86_400,
 }
 SECOND: Final = 1
+# Closed candles of each interval that stay in memory, for streams that are continued.
+KEPT_CLOSED: Final = 60
 _LENGTHS: Final = tuple(INTERVALS.values())
 # Far more digits than a sum of amounts of 38 has; what would still be rounded stops the process instead.
 EXACT: Final = decimal.Context(prec=80, traps=[decimal.Inexact, decimal.InvalidOperation, decimal.Overflow])
@@ -122,58 +125,90 @@ class Candle(NamedTuple):
 
 
 class CandleBuilder:
-    """The newest candle of each interval of one market."""
+    """The newest candles of each interval of one market: one that may grow, and KEPT_CLOSED before it."""
 
     def __init__(self, symbol: str) -> None:
         self.symbol = symbol
         self._bars: dict[int, Bar] = {}
-        # Whether the newest of an interval has been told as closed.
-        self._closed: dict[int, bool] = {}
+        # Those that were told as closed, which the newest may be one of.
+        self._closed: dict[int, deque[Bar]] = {length_s: deque(maxlen=KEPT_CLOSED) for length_s in _LENGTHS}
+        # Whether `_closed` has all since the market's first trade.
+        self._is_whole: dict[int, bool] = dict.fromkeys(_LENGTHS, True)
 
-    def begin(self, length_s: int, bar: Bar, *, closed: bool) -> None:
-        """Go on from a candle that was built before."""
-        self._bars[length_s], self._closed[length_s] = bar, closed
+    def begin(self, length_s: int, bars: Iterable[Bar], *, time_ns: int) -> None:
+        """Go on from the newest candles that were built before, oldest first; the engine's time was `time_ns` then."""
+        for bar in bars:
+            self._bars[length_s] = bar
+            if (bar.start_s + length_s) * NANOSECONDS <= time_ns:
+                self._keep_closed(length_s, bar)
+        self._is_whole[length_s] = len(self._closed[length_s]) < KEPT_CLOSED
 
     def newest(self, length_s: int) -> Candle | None:
         """The newest candle of an interval; None before the first trade."""
         bar = self._bars.get(length_s)
+        return None if bar is None else self._candle(length_s, bar, closed=self._is_closed(length_s, bar))
+
+    def since(self, length_s: int, sequence: int) -> list[Candle] | None:
+        """What may have changed after a sequence, oldest first, each once: with the candle that was the newest then. None
+        where that lies further back than what is kept.
+        """
+        bar = self._bars.get(length_s)
         if bar is None:
+            return []
+        known = [self._candle(length_s, each, closed=True) for each in self._closed[length_s]]
+        if not self._is_closed(length_s, bar):
+            known.append(self._candle(length_s, bar, closed=False))
+        later = next((index for index, candle in enumerate(known) if candle.bar.sequence > sequence), len(known))
+        if later == 0 and not self._is_whole[length_s]:
             return None
-        return Candle(self.symbol, length_s, bar.starting(bar.start_s), self._closed[length_s])
+        return known[max(later - 1, 0) :]
 
     def take(self, bars: Iterable[Bar]) -> list[Candle]:
         """Add bars of one second. Returns what changed: for each interval in order, a closed candle before the next.
 
         A candle that went on is returned as it stands at the end. Raises TimeWentBack.
         """
-        changed: list[Candle] = []
         seconds = list(bars)
+        changed: list[Candle] = []
         for length_s in _LENGTHS:
-            bar = self._bars.get(length_s)
-            is_told = True
             for second in seconds:
                 start_s = second.start_s - second.start_s % length_s
+                bar = self._bars.get(length_s)
                 if bar is not None and start_s == bar.start_s:
-                    if self._closed[length_s]:
+                    if self._is_closed(length_s, bar):
                         raise TimeWentBack(f"{self.symbol}: sequence {second.sequence} belongs to a closed candle")
                     bar.add(second)
-                elif bar is None or start_s > bar.start_s:
-                    if bar is not None and not self._closed[length_s]:
-                        changed.append(Candle(self.symbol, length_s, bar, closed=True))
-                    self._bars[length_s] = bar = second.starting(start_s)
-                    self._closed[length_s] = False
-                else:
+                    continue
+                if bar is not None and start_s < bar.start_s:
                     raise TimeWentBack(f"{self.symbol}: sequence {second.sequence} is older than the newest candle")
-                is_told = False
-            if bar is not None and not is_told:
-                changed.append(Candle(self.symbol, length_s, bar.starting(bar.start_s), closed=False))
+                if bar is not None and not self._is_closed(length_s, bar):
+                    changed.append(self._close(length_s, bar))
+                self._bars[length_s] = second.starting(start_s)
+            if seconds:
+                changed.append(self._candle(length_s, self._bars[length_s], closed=False))
         return changed
 
     def close(self, time_ns: int) -> list[Candle]:
         """The engine's time is `time_ns`: returns the candles that it has closed since."""
-        closed: list[Candle] = []
-        for length_s, bar in self._bars.items():
-            if not self._closed[length_s] and (bar.start_s + length_s) * NANOSECONDS <= time_ns:
-                self._closed[length_s] = True
-                closed.append(Candle(self.symbol, length_s, bar.starting(bar.start_s), closed=True))
-        return closed
+        return [
+            self._close(length_s, bar)
+            for length_s, bar in self._bars.items()
+            if (bar.start_s + length_s) * NANOSECONDS <= time_ns and not self._is_closed(length_s, bar)
+        ]
+
+    def _is_closed(self, length_s: int, bar: Bar) -> bool:
+        closed = self._closed[length_s]
+        return bool(closed) and closed[-1] is bar
+
+    def _close(self, length_s: int, bar: Bar) -> Candle:
+        self._keep_closed(length_s, bar)
+        return self._candle(length_s, bar, closed=True)
+
+    def _keep_closed(self, length_s: int, bar: Bar) -> None:
+        closed = self._closed[length_s]
+        self._is_whole[length_s] &= len(closed) < KEPT_CLOSED
+        closed.append(bar)
+
+    def _candle(self, length_s: int, bar: Bar, *, closed: bool) -> Candle:
+        # A closed bar is not changed any more, and needs no copy.
+        return Candle(self.symbol, length_s, bar if closed else bar.starting(bar.start_s), closed)

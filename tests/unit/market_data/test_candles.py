@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from exchange.market_data.candles import (
     INTERVALS,
+    KEPT_CLOSED,
     NANOSECONDS,
     Bar,
     Candle,
@@ -102,3 +103,40 @@ def test_sums_are_exact_beyond_what_a_float_or_a_default_decimal_holds() -> None
     newest = builder.newest(1)
     assert newest is not None
     assert newest.bar.volume == Decimal("180000000000000000000000000.000000000001")
+
+
+@settings(max_examples=50, deadline=None)
+@given(batches(("BTCUSD",)))
+def test_what_is_missed_is_what_was_told_later(history: list[list[Trade]]) -> None:
+    """Who has all that was told up to a sequence, and takes what is missed, has the newest of each candle."""
+    builder = CandleBuilder("BTCUSD")
+    told: list[tuple[int, Candle]] = []
+    for batch in history:
+        found = [*builder.take(bars_of(batch)["BTCUSD"]), *builder.close(batch[-1].time_ns)]
+        told += [(batch[-1].sequence, candle) for candle in found if candle.length_s == 60]
+    newest = {candle.bar.start_s: candle for _, candle in told}
+    for place, _ in [(0, None), *told]:
+        missed = builder.since(60, place)
+        assert missed is not None
+        seen = {candle.bar.start_s: candle for sequence, candle in told if sequence <= place}
+        assert seen | {candle.bar.start_s: candle for candle in missed} == newest
+        assert [candle.bar.start_s for candle in missed] == sorted({candle.bar.start_s for candle in missed})
+
+
+def test_what_lies_too_far_back_is_said_to_be_missing() -> None:
+    builder = CandleBuilder("BTCUSD")
+    for number in range(1, KEPT_CLOSED + 3):
+        time_ns = (MIDNIGHT + number) * NANOSECONDS
+        builder.close(time_ns)
+        builder.take(bars_of([trade("BTCUSD", time_ns, number, "10.00", "0.5")])["BTCUSD"])
+    assert builder.since(1, 1) is None
+    missed = builder.since(1, 2)
+    assert missed is not None
+    assert [(candle.bar.sequence, candle.closed) for candle in missed] == [
+        *((number, True) for number in range(2, KEPT_CLOSED + 2)),
+        (KEPT_CLOSED + 2, False),
+    ]
+    later = CandleBuilder("BTCUSD")
+    later.begin(1, [candle.bar for candle in missed], time_ns=(MIDNIGHT + KEPT_CLOSED + 2) * NANOSECONDS)
+    assert later.since(1, 2) == missed
+    assert later.since(1, 1) is None
