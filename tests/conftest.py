@@ -4,6 +4,7 @@ import functools
 import os
 import random
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,33 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"core: {core}" + ("" if seed is None else f", seed: {seed}")
 
 
+# Where tests take longest, longest first: what is given out last should be short, or one worker ends alone.
+_LONG_FIRST = (*_SHARED_EXCHANGES, "tests/runbooks/", "tests/e2e/", "tests/simulation/", "tests/integration/")
+
+
+class _LongFirst(OrderedDict[str, dict[str, bool]]):
+    """The units of work by scope; the next one is that which probably takes longest."""
+
+    def popitem(self, last: bool = True) -> tuple[str, dict[str, bool]]:  # noqa: FBT001, FBT002 - the base's signature
+        """Whatever `last` says."""
+        del last
+
+        def rank(scope: str) -> tuple[int, int]:
+            kinds = [number for number, prefix in enumerate(_LONG_FIRST) if scope.startswith(prefix)]
+            return min(kinds, default=len(_LONG_FIRST)), -len(self[scope])
+
+        scope = min(self, key=rank)
+        return scope, self.pop(scope)
+
+
 class _Files(LoadScopeScheduling):  # type: ignore[misc]
     """Files go whole to one worker, for their tests may share what the file starts; those on a shared exchange all go to the
     same, for a second exchange would take a tenth of a core while it waits.
     """
+
+    def __init__(self, config: pytest.Config, log: Any) -> None:
+        super().__init__(config, log)
+        self.workqueue = _LongFirst()
 
     def _split_scope(self, nodeid: str) -> str:
         return _scope_of(nodeid.partition("::")[0])
