@@ -33,8 +33,8 @@ MAX_BUFFERED: Final = 2_000
 SNAPSHOT_LEVELS: Final = 1_000
 _NS_PER_MS: Final = 1_000_000
 
-_Id = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
-_Ms = Annotated[int, msgspec.Meta(ge=0, lt=2**43)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+_Ms = Annotated[int, msgspec.Meta(ge=0, le=2**43)]
 _Pairs = list[tuple[str, str]]
 
 

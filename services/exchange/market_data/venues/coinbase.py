@@ -22,7 +22,7 @@ CHANNELS: Final = ("level2", "market_trades", "heartbeats")
 _NS_PER_SECOND: Final = 1_000_000_000
 _NS_PER_US: Final = 1_000
 
-_Sequence = Annotated[int, msgspec.Meta(ge=0, lt=2**63)]
+_Sequence = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _Envelope(msgspec.Struct):
