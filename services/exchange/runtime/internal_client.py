@@ -29,7 +29,7 @@ from exchange.runtime.request import REQUEST_ID_KEY, request_context
 from exchange.runtime.service_tls import open_channel
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from exchange.runtime.identity.service_token import ServiceTokens
     from exchange.runtime.service_tls import ServiceTls
@@ -148,9 +148,17 @@ class InternalClient:
 
 def refusal_of(error: grpc.aio.AioRpcError) -> ServiceError:
     """The error that the other service raised, with all that it said; INTERNAL where it does not know us."""
-    message = error.details() or error.code().name
     if reason_of(error) in _ABOUT_US:
+        message = error.details() or error.code().name
         return ServiceError(ErrorReason.INTERNAL, f"another service of the exchange refuses this one: {message}")
+    return error_of(error)
+
+
+def error_of(error: grpc.aio.AioRpcError, reasons: Mapping[grpc.StatusCode, int] = _REASONS) -> ServiceError:
+    """The error that was raised at the other end, with all that it said; where it names no reason, what `reasons` and
+    gRPC's own statuses say.
+    """
+    message = error.details() or error.code().name
     info: error_details_pb2.ErrorInfo | None = None
     retry_after_s: float | None = None
     fields: list[FieldViolation] = []
@@ -165,7 +173,8 @@ def refusal_of(error: grpc.aio.AioRpcError) -> ServiceError:
         elif isinstance(detail, error_details_pb2.QuotaFailure):
             quotas = [QuotaViolation(one.subject, one.description) for one in detail.violations]
     if info is None or info.reason not in ErrorReason.keys():  # noqa: SIM118 - an enum's wrapper is no mapping
-        return ServiceError(_REASONS.get(error.code(), ErrorReason.INTERNAL), message)
+        fallback = reasons.get(error.code()) or _REASONS.get(error.code(), ErrorReason.INTERNAL)
+        return ServiceError(fallback, message)
     return ServiceError(
         ErrorReason.Value(info.reason),
         message,

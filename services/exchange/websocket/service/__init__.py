@@ -1,0 +1,1 @@
+"""Where the contracts meet the JSON of the protocol."""
