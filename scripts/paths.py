@@ -10,6 +10,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 PROTO: Final = ROOT / "proto"
 GENERATED: Final = ROOT / "clients" / "python" / "pincex"
 OPENAPI: Final = ROOT / "docs" / "openapi.json"
+WEBSOCKET_SCHEMA: Final = ROOT / "docs" / "websocket.schema.json"
 
 _TOOL_TIMEOUT_S: Final = 300
 

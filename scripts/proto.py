@@ -4,7 +4,7 @@
     python -m scripts.proto --check    exit 1, naming the files, if they are not what proto/ says
 
 Made: the package `pincex` (messages, gRPC stubs, type stubs), `pincex/image.binpb` (the descriptors
-which Envoy's transcoder and server reflection read) and docs/openapi.json. No step needs a network:
+which Envoy's transcoder and server reflection read), docs/openapi.json and docs/websocket.schema.json. No step needs a network:
 buf comes as a wheel, and third-party protos lie in the installed packages (`build/sp`).
 """
 
@@ -18,8 +18,8 @@ from typing import Final
 
 from google.protobuf import descriptor_pb2
 
-from scripts import openapi
-from scripts.paths import GENERATED, OPENAPI, ROOT, ToolError, run_tool
+from scripts import openapi, websocket_schema
+from scripts.paths import GENERATED, OPENAPI, ROOT, WEBSOCKET_SCHEMA, ToolError, run_tool
 
 # Not imported by any contract, yet needed: without the error details Envoy prints errors with no body.
 _EXTRA_FILES: Final = (
@@ -104,6 +104,7 @@ def generate(output: Path) -> dict[Path, bytes]:
         if path.is_file() and "__pycache__" not in path.parts
     }
     files[OPENAPI] = openapi.render(documented.read_bytes()).encode()
+    files[WEBSOCKET_SCHEMA] = websocket_schema.render(documented.read_bytes()).encode()
     return files
 
 

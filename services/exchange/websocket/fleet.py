@@ -28,9 +28,9 @@ PREFIX: Final = "websocket:"
 COUNTS: Final = f"{PREFIX}counts:"
 CLEAN_UP: Final = f"{PREFIX}clean-up"
 ANSWERS: Final = f"{PREFIX}cleaned:"
-PUBLISH_S: Final = 0.5
-# Longer than an instance may be silent and still count, as `ConnectionCount.instances` says.
-EXPIRY_S: Final = 1.5
+PUBLISH_S: Final = 0.3
+# Who was silent for longer does not count, as `ConnectionCount.instances` says.
+EXPIRY_S: Final = 1.0
 ANSWER_S: Final = 1.0
 ASK_S: Final = 0.5
 REST_S: Final = 1.0

@@ -71,7 +71,8 @@ class ConnectionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CleanUpConnections(self, request, context):
-        """Closes connections that subscribe to nothing, or were silent, for a time. Never one that has open orders to cancel.
+        """Closes connections that subscribe to nothing and ask for nothing, or of which nothing at all was heard, for a time. Never
+        one that waits for the outcome of an order.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class ConnectionServiceStub:
     GetConnectionDistribution: _grpc.UnaryUnaryMultiCallable[_connection_service_pb2.GetConnectionDistributionRequest, _connection_service_pb2.ConnectionDistribution]
     """By instance, channel and address."""
     CleanUpConnections: _grpc.UnaryUnaryMultiCallable[_connection_service_pb2.CleanUpConnectionsRequest, _connection_service_pb2.CleanUpConnectionsResponse]
-    """Closes connections that subscribe to nothing, or were silent, for a time. Never one that has open orders to cancel."""
+    """Closes connections that subscribe to nothing and ask for nothing, or of which nothing at all was heard, for a time. Never
+    one that waits for the outcome of an order.
+    """
 
 @_typing.type_check_only
 class ConnectionServiceAsyncStub(ConnectionServiceStub):
@@ -50,7 +52,9 @@ class ConnectionServiceAsyncStub(ConnectionServiceStub):
     GetConnectionDistribution: _aio.UnaryUnaryMultiCallable[_connection_service_pb2.GetConnectionDistributionRequest, _connection_service_pb2.ConnectionDistribution]  # type: ignore[assignment]
     """By instance, channel and address."""
     CleanUpConnections: _aio.UnaryUnaryMultiCallable[_connection_service_pb2.CleanUpConnectionsRequest, _connection_service_pb2.CleanUpConnectionsResponse]  # type: ignore[assignment]
-    """Closes connections that subscribe to nothing, or were silent, for a time. Never one that has open orders to cancel."""
+    """Closes connections that subscribe to nothing and ask for nothing, or of which nothing at all was heard, for a time. Never
+    one that waits for the outcome of an order.
+    """
 
 class ConnectionServiceServicer(metaclass=_abc_1.ABCMeta):
     """The WebSocket connections of all instances. On the ops listener. What is spoken over them: `docs/WEBSOCKET.md`."""
@@ -77,6 +81,8 @@ class ConnectionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _connection_service_pb2.CleanUpConnectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_connection_service_pb2.CleanUpConnectionsResponse, _abc.Awaitable[_connection_service_pb2.CleanUpConnectionsResponse]]:
-        """Closes connections that subscribe to nothing, or were silent, for a time. Never one that has open orders to cancel."""
+        """Closes connections that subscribe to nothing and ask for nothing, or of which nothing at all was heard, for a time. Never
+        one that waits for the outcome of an order.
+        """
 
 def add_ConnectionServiceServicer_to_server(servicer: ConnectionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
