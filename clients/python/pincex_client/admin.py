@@ -21,6 +21,7 @@ from pincex_client.audit_trail import AuditTrail
 from pincex_client.convert import from_wire, now_timestamp, plain_decimal
 from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
+from pincex_client.kyc import KycAdmin
 from pincex_client.requests import enum_value
 from pincex_client.settlement import SettlementAdmin
 from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
@@ -62,6 +63,11 @@ class AdminClient:
     def settlement(self) -> SettlementAdmin:
         """The ledger, and whether it agrees with the engine."""
         return SettlementAdmin(self.channel, self._caller)
+
+    @property
+    def kyc(self) -> KycAdmin:
+        """The review of KYC cases."""
+        return KycAdmin(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

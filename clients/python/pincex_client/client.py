@@ -28,6 +28,7 @@ from pincex_client.book import BookStream
 from pincex_client.convert import from_wire
 from pincex_client.credentials import Credentials, Fixed
 from pincex_client.feeds import BalanceStream, OrderEventStream, TradeStream
+from pincex_client.kyc import KycClient
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
 from pincex_client.settlement import Statements
@@ -125,6 +126,11 @@ class ExchangeClient:
     def statements(self) -> Statements:
         """What changed the account's balances, and the fees it paid."""
         return Statements(self.channel, self._caller)
+
+    @property
+    def kyc(self) -> KycClient:
+        """Who the user is, and what its tier allows."""
+        return KycClient(self.channel, self._caller)
 
     # --- Orders -----------------------------------------------------------------------------------------------------
 

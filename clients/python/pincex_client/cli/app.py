@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from pincex_client.cli import admin, audit, journal, keys, ledger, login, markets, migrate, orders, replay, replicas
+from pincex_client.cli import (
+    admin,
+    audit,
+    journal,
+    keys,
+    kyc,
+    ledger,
+    login,
+    markets,
+    migrate,
+    orders,
+    replay,
+    replicas,
+)
 from pincex_client.cli.context import DEADLINE, Settings
 from pincex_client.transport import Tls
 
@@ -36,6 +49,7 @@ def build_app() -> typer.Typer:
     login.register(app)
     ledger.register(app)
     app.add_typer(keys.build(), name="keys")
+    app.add_typer(kyc.build(), name="kyc")
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
     app.add_typer(audit.build(), name="audit")
