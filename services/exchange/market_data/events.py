@@ -87,7 +87,9 @@ class TradeExecuted(msgspec.Struct, frozen=True):
 
 
 class MarketChanged(msgspec.Struct, frozen=True):
-    """A market was made or changed. `definition` is its message `pincex.trading.v1.Market`, encoded."""
+    """A market was made or changed. `definition` is its message `pincex.trading.v1.Market`, encoded; `last_price`, of
+    the last trade, only a snapshot says.
+    """
 
     sequence: int
     time_ns: int
@@ -97,6 +99,7 @@ class MarketChanged(msgspec.Struct, frozen=True):
     tick_size: str
     lot_size: str
     mode: int
+    last_price: str
     definition: bytes
 
 
@@ -156,7 +159,8 @@ class RestingOrder(msgspec.Struct, frozen=True):
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """All markets and books after `sequence`. `resting` is by symbol, in the order of priority, bids first. `incarnation`
+    """All markets and books after `sequence`. `resting` is by symbol, in the order of priority, bids first; `trades` are the
+    latest of each, the oldest first. `incarnation`
     and `shard` name the history, as resume tokens do; `frame_hash` is that of the frame with this sequence; `token`
     continues the events after it.
     """
@@ -169,3 +173,4 @@ class Snapshot(msgspec.Struct, frozen=True):
     switches: SwitchesChanged
     markets: list[MarketChanged]
     resting: dict[str, list[RestingOrder]]
+    trades: dict[str, list[TradeExecuted]]

@@ -8,6 +8,7 @@ engine's, everything begins again with a snapshot.
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
@@ -15,7 +16,7 @@ import structlog
 from exchange.market_data.events import Batch, Event, Snapshot
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from exchange.runtime.clock import Clock
 
@@ -38,15 +39,18 @@ class Inconsistent(Exception):
 
 
 class Source(Protocol):
-    """The engines' events. `head_sequence` is the newest durable sequence that it has heard of."""
+    """The engines' events."""
 
-    head_sequence: int
+    @property
+    def head_sequence(self) -> int:
+        """The newest durable sequence that it has heard of, in the history that is followed."""
+        ...
 
     async def snapshot(self) -> Snapshot:
         """All markets and books at one durable sequence. Raises SourceError."""
         ...
 
-    def batches(self, sequence: int, token: str) -> AsyncIterator[list[Batch]]:
+    def batches(self, sequence: int, token: str) -> AsyncGenerator[list[Batch], None]:
         """Frames after a place, as many at once as have arrived, without a gap; an empty list is a sign of life. Without a
         token, those after `sequence` of whichever history. Raises SourceError and SourceLost.
         """
@@ -74,6 +78,8 @@ class Follower:
         self._consumers: list[Consumer] = []
         self._snapshot: Snapshot | None = None
         self._last_incarnation = ""
+        # A snapshot below it, of the same history, may be what was found to be wrong, or miss what was told already.
+        self._floor = 0
         self._token = ""
         self._waiting: list[tuple[int, asyncio.Future[None]]] = []
         self._caught_up_at = clock.monotonic()
@@ -122,6 +128,7 @@ class Follower:
             except SourceError as error:
                 self._log.info("the engine's events broke off", error=str(error), sequence=self.sequence)
             except (SourceLost, Inconsistent) as error:
+                self._floor = self.sequence + isinstance(error, Inconsistent)
                 self._log.warning("market data begins anew", error=str(error), sequence=self.sequence)
                 self._snapshot = None
             pause = FIRST_PAUSE_S if self.sequence != before else min(2 * pause, LONGEST_PAUSE_S)
@@ -129,10 +136,9 @@ class Follower:
 
     async def _begin(self) -> None:
         snapshot = await self._source.snapshot()
-        if snapshot.sequence < self.sequence and snapshot.incarnation == self._last_incarnation:
-            raise SourceError(f"an instance answered that is behind: {snapshot.sequence} of {self.sequence}")
+        if snapshot.sequence < self._floor and snapshot.incarnation == self._last_incarnation:
+            raise SourceError(f"an instance answered that is behind: {snapshot.sequence} of {self._floor}")
         self._last_incarnation = snapshot.incarnation
-        self._source.head_sequence = snapshot.sequence
         self.restarts += 1
         for consumer in self._consumers:
             consumer.begin(snapshot)
@@ -141,17 +147,21 @@ class Follower:
         self._log.info("books begun", sequence=snapshot.sequence, markets=len(snapshot.markets))
 
     async def _follow(self) -> None:
-        async for batches in self._source.batches(self.sequence, self._token):
-            for batch in batches:
-                if batch.first_sequence != self.sequence + 1:
-                    raise SourceLost(f"a gap: {batch.first_sequence} follows {self.sequence}")
-                for consumer in self._consumers:
-                    consumer.take(batch)
-                if batch.time_ns:
-                    self.time_ns = batch.time_ns
-                self._at(batch.last_sequence, batch.frame_hash, batch.token)
-            if self.sequence >= self._source.head_sequence:
-                self._caught_up_at = self._clock.monotonic()
+        async with aclosing(self._source.batches(self.sequence, self._token)) as lists:
+            async for batches in lists:
+                self._take(batches)
+
+    def _take(self, batches: list[Batch]) -> None:
+        for batch in batches:
+            if batch.first_sequence != self.sequence + 1:
+                raise SourceLost(f"a gap: {batch.first_sequence} follows {self.sequence}")
+            for consumer in self._consumers:
+                consumer.take(batch)
+            if batch.time_ns:
+                self.time_ns = batch.time_ns
+            self._at(batch.last_sequence, batch.frame_hash, batch.token)
+        if self.sequence >= self._source.head_sequence:
+            self._caught_up_at = self._clock.monotonic()
 
     def _at(self, sequence: int, frame_hash: bytes, token: str) -> None:
         self.sequence = sequence

@@ -1,30 +1,10 @@
-"""An aggregated book as plain numbers: what of a market's book is shown, whether it is the book in use or one of the past."""
+"""What is shown of a core's book."""
 
 from __future__ import annotations
 
-import msgspec
-
+from exchange.runtime.feeds.views import BookView, SideView
 from exchange.trading.core import book
 from exchange.trading.core.model import BookSide, Market
-
-
-class SideView(msgspec.Struct, frozen=True):
-    """One side: its best levels as (price in ticks, lots, orders), best first, and what all its levels hold together."""
-
-    levels: list[tuple[int, int, int]]
-    level_count: int
-    order_count: int
-    lots: int
-
-
-class BookView(msgspec.Struct, frozen=True, tag="book"):
-    """A market's book after `sequence`. `mode` is the market's, as a number of the core."""
-
-    symbol: str
-    sequence: int
-    mode: int
-    bids: SideView
-    asks: SideView
 
 
 def view_of(market: Market, sequence: int, depth: int) -> BookView:

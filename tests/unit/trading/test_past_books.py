@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from exchange.runtime.feeds.views import MAX_DEPTH, BookView
 from exchange.trading import codec, recovery
-from exchange.trading.book_view import BookView, view_of
+from exchange.trading.book_view import view_of
 from exchange.trading.core import commands as cmd
 from exchange.trading.core.commands import Command
 from exchange.trading.core.constants import CANCEL_ONLY, HALTED, OPEN
@@ -18,7 +19,7 @@ from exchange.trading.journal.contract import Frame
 from exchange.trading.journal.memory import MemoryJournal
 from exchange.trading.past import books
 from exchange.trading.past.answers import PastRefused, Refusal, Why, from_line, to_line
-from exchange.trading.past.books import KEPT_BOOKS, MAX_BUILDS, MAX_DEPTH, PastBooks, book_at
+from exchange.trading.past.books import KEPT_BOOKS, MAX_BUILDS, PastBooks, book_at
 from tests.unit.trading.histories import flow, journal_of
 from tests.unit.trading.sealed import frames_of
 from tests.unit.trading.sequencer_rig import turns

@@ -130,6 +130,7 @@ def market_of(sequence: int, time_ns: int, market: types_pb2.Market) -> ev.Marke
         market.tick_size,
         market.lot_size,
         market.mode,
+        market.last_price,
         market.SerializeToString(),
     )
 
@@ -171,8 +172,13 @@ class SnapshotReader:
         elif kind == "resting":
             self._resting[item.resting.symbol].extend(self._orders[order_id] for order_id in item.resting.order_ids)
 
-    def finish(self) -> ev.Snapshot:
-        """The whole. Raises BadToken where no head came or its token cannot be read."""
+    @property
+    def symbols(self) -> list[str]:
+        """Of all markets so far."""
+        return list(self._resting)
+
+    def finish(self, trades: dict[str, list[ev.TradeExecuted]]) -> ev.Snapshot:
+        """The whole, with these latest trades. Raises BadToken where no head came or its token cannot be read."""
         head = self._head
         if head is None:
             raise BadToken("no head")
@@ -186,4 +192,21 @@ class SnapshotReader:
             switches=self._switches,
             markets=self._markets,
             resting=self._resting,
+            trades=trades,
         )
+
+
+def trade_of(trade: types_pb2.Trade) -> ev.TradeExecuted:
+    """A trade as everyone sees it: what it was worth and what became of its maker is not said."""
+    return ev.TradeExecuted(
+        sequence=trade.sequence,
+        time_ns=time_of(trade.trade_time),
+        symbol=trade.symbol,
+        trade_id=trade.trade_id,
+        price=trade.price,
+        quantity=trade.quantity,
+        notional="",
+        taker_side=trade.taker_side,
+        maker_order_id=0,
+        maker_open="",
+    )

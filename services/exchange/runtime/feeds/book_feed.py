@@ -99,12 +99,15 @@ class BookFeed:
 
     # --- publishing ---
 
-    def publish(self) -> None:
-        """Tell what changed since the last call, in the book and of the mode; conflated views wait for `flush`."""
+    def publish(self) -> int:
+        """Tell what changed since the last call, in the book and of the mode; conflated views wait for `flush`. Answers how
+        many messages that made.
+        """
         bids, asks = self.book.take_changes()
         changes_mode = any(view.mode != self.mode for view in self.views.values())
         if not (bids or asks or changes_mode) or not self.views:
-            return
+            return 0
+        made = 0
         checksum = self.book.checksum(self._price_text, self._quantity_text)
         for view in self.views.values():
             if view.interval_ms:
@@ -113,18 +116,21 @@ class BookFeed:
                     view.waiting_bids.update(bids)
                     view.waiting_asks.update(asks)
             else:
-                self._tell(view, bids, asks, checksum)
+                made += self._tell(view, bids, asks, checksum)
+        return made
 
-    def flush(self, interval_ms: int) -> None:
-        """Tell the views of this interval what changed since they were told last."""
+    def flush(self, interval_ms: int) -> int:
+        """Tell the views of this interval what changed since they were told last. Answers how many messages that made."""
+        made = 0
         for view in self.views.values():
             if view.interval_ms == interval_ms and view.is_dirty:
                 checksum = self.book.checksum(self._price_text, self._quantity_text)
                 bids, asks = sorted(view.waiting_bids, reverse=True), sorted(view.waiting_asks)
-                self._tell(view, bids, asks, checksum)
+                made += self._tell(view, bids, asks, checksum)
                 view.is_dirty = False
                 view.waiting_bids.clear()
                 view.waiting_asks.clear()
+        return made
 
     def start_over(self) -> None:
         """The book was replaced as a whole: every view gets a snapshot, which is no gap."""
@@ -134,8 +140,10 @@ class BookFeed:
             self._catch_up(view, checksum)
             self._publish(view, self._snapshot_of(view), 0)
 
-    def _tell(self, view: BookView, bids: list[int], asks: list[int], checksum: int) -> None:
-        """One message for a frame, or its sequence would not name a place: where mode and book changed, a snapshot."""
+    def _tell(self, view: BookView, bids: list[int], asks: list[int], checksum: int) -> bool:
+        """One message for a frame, or its sequence would not name a place: where mode and book changed, a snapshot. Whether there
+        was anything to tell.
+        """
         book = self.book
         delta = pb.BookDelta()
         if not view.remembers:
@@ -149,17 +157,18 @@ class BookFeed:
             view.asks = self._add_difference(delta.asks, view.asks, _top(book.asks, view.depth))
         changed = bool(delta.bids or delta.asks)
         if view.mode == self.mode and not changed:
-            return
+            return False
         view.frame_hash, view.checksum = self.frame_hash, checksum
         if view.mode == self.mode:
             self._publish(view, pb.OrderBookUpdate(delta=delta), view.channel.last_sequence)
-            return
+            return True
         view.mode = self.mode
         # What changed outside the view counts too: who has the whole book is told by a snapshot, and so is everybody.
         if changed or bids or asks:
             self._publish(view, self._snapshot_of(view), 0)
         else:
             self._publish(view, pb.OrderBookUpdate(mode=self.mode), view.channel.last_sequence)  # type: ignore[arg-type]
+        return True
 
     def _publish(self, view: BookView, update: pb.OrderBookUpdate, prev_sequence: int) -> None:
         self._stamp(view, update, self.sequence, prev_sequence)

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from exchange.trading.book_view import BookView
+from exchange.runtime.feeds.views import BookView
 from exchange.trading.journal.contract import BelowFloor, JournalError, JournalUnavailable
 
 

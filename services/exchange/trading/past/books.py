@@ -7,14 +7,13 @@ from collections import OrderedDict
 from contextlib import aclosing
 from typing import Final
 
+from exchange.runtime.feeds.views import MAX_DEPTH, BookView
 from exchange.trading import apart, recovery
-from exchange.trading.book_view import BookView, view_of
+from exchange.trading.book_view import view_of
 from exchange.trading.journal.contract import Journal, JournalCorrupt
 from exchange.trading.past.answers import PastRefused, Why, from_line, refusing
 from exchange.trading.past.retention import retained
 
-MAX_DEPTH: Final = 5_000
-"""Levels of each side that a book of the past holds."""
 MAX_BUILDS: Final = 2
 """Books of the past that one instance builds at a time."""
 MAX_BUILD_S: Final = 120.0

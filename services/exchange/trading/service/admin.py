@@ -12,6 +12,7 @@ from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE, SYMBOL, canonical_symbol
 from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.feeds.book_answer import checked_depth
 from exchange.runtime.request import request_context
 from exchange.trading.core import book, keys
 from exchange.trading.core import commands as cmd
@@ -33,7 +34,7 @@ from exchange.trading.limits.activity import Activity
 from exchange.trading.service import requests
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.limits import busy_accounts
-from exchange.trading.service.market import add_levels, checked_depth
+from exchange.trading.service.market import add_levels
 from exchange.trading.service.messages import asset_message, market_message
 from exchange.trading.service.past import JournalProofs
 from exchange.trading.service.replica_desk import ReplicaDesk

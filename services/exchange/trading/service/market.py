@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 from exchange.runtime import paging
-from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.runtime.feeds.levels import CHECKSUM_LEVELS, checksum_of
-from exchange.trading.book_view import BookView, view_of
+from exchange.runtime.feeds.book_answer import book_message, checked_depth
+from exchange.runtime.feeds.levels import CHECKSUM_LEVELS
+from exchange.trading.book_view import view_of
 from exchange.trading.core import book
 from exchange.trading.core.model import BookSide
 from exchange.trading.feeds.tape import TradeTape
-from exchange.trading.past.books import MAX_DEPTH, PastBooks
+from exchange.trading.past.books import PastBooks
 from exchange.trading.service.book_stream import BookStreams
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.messages import market_message, trade_message
@@ -22,7 +22,6 @@ from exchange.trading.service.units import MarketUnits
 from pincex.trading.v1 import market_service_pb2 as pb
 from pincex.trading.v1 import market_service_pb2_grpc, types_pb2
 
-DEFAULT_DEPTH: Final = 50
 MAX_TRADES: Final = 1_000
 
 
@@ -69,7 +68,9 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         if request.as_of_sequence:
             return await self._past_book(request.symbol, request.as_of_sequence, depth)
         market, units = desk.market(request.symbol)
-        message = book_message(view_of(market, desk.state.sequence, max(depth, CHECKSUM_LEVELS)), units, depth)
+        message = book_message(
+            view_of(market, desk.state.sequence, max(depth, CHECKSUM_LEVELS)), units.price, units.quantity, depth
+        )
         await desk.settle()
         return message
 
@@ -81,7 +82,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
             await desk.reach(sequence)
             market, units = desk.market(symbol)
             view = await self._past.book(market.symbol, sequence)
-        return book_message(view, units, depth)
+        return book_message(view, units.price, units.quantity, depth)
 
     async def ListMarketTrades(self, request: pb.ListMarketTradesRequest, context: Any) -> pb.ListMarketTradesResponse:
         """The latest trades of a market, newest first."""
@@ -104,43 +105,6 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
     def StreamTrades(self, request: pb.StreamTradesRequest, context: Any) -> AsyncIterator[Any]:
         """Trades as they happen."""
         return self._trades.serve(request.symbol, request.resume_token)
-
-
-def checked_depth(depth: int) -> int:
-    """A number of levels. Raises ServiceError INVALID_FIELD."""
-    if not 0 <= depth <= MAX_DEPTH:
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD,
-            f"depth must lie between 1 and {MAX_DEPTH}",
-            metadata={"field": "depth", "value": depth},
-        )
-    return depth or DEFAULT_DEPTH
-
-
-def book_message(view: BookView, units: MarketUnits, depth: int) -> pb.OrderBook:
-    """A book with at most `depth` levels a side; the view must hold at least those of the checksum."""
-    bids, asks = view.bids, view.asks
-    message = pb.OrderBook(
-        symbol=view.symbol,
-        sequence=view.sequence,
-        mode=view.mode,  # type: ignore[arg-type]
-        bid_order_count=bids.order_count,
-        ask_order_count=asks.order_count,
-        bid_quantity=units.quantity(bids.lots),
-        ask_quantity=units.quantity(asks.lots),
-        bid_level_count=bids.level_count,
-        ask_level_count=asks.level_count,
-        checksum=checksum_of(
-            [(price, lots) for price, lots, _ in bids.levels[:CHECKSUM_LEVELS]],
-            [(price, lots) for price, lots, _ in asks.levels[:CHECKSUM_LEVELS]],
-            units.price,
-            units.quantity,
-        ),
-    )
-    for target, side in ((message.bids, bids), (message.asks, asks)):
-        for price, lots, count in side.levels[:depth]:
-            target.add(price=units.price(price), quantity=units.quantity(lots), order_count=count)
-    return message
 
 
 def add_levels(target: Any, side: BookSide, depth: int, units: MarketUnits) -> None:

@@ -1,0 +1,144 @@
+"""StreamBookOrders: books order by order."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from exchange.market_data.book import MOVED
+from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.runtime.errors import ErrorReason
+from pincex.marketdata.v1 import market_data_service_pb2 as pb
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from exchange.market_data.book import OrderBook, RestingOrder
+    from exchange.market_data.books import Books, Frame
+    from exchange.market_data.service.feeds import Counts
+    from exchange.market_data.service.places import Places
+
+
+class _OrderFeed(Feed):
+    """One market's. Each message has symbol and checksum too."""
+
+    def __init__(self, books: Books, symbol: str, places: Places, counts: Counts) -> None:
+        self._books = books
+        self._symbol = symbol
+        self._checksum = 0
+        count = partial(_count, counts)
+        super().__init__(places.of(f"orders:{symbol}"), books.sequence, books.frame_hash, self._message, count)
+        self.note()
+
+    @property
+    def book(self) -> OrderBook:
+        """The one in use."""
+        return self._books.markets[self._symbol].book
+
+    def note(self) -> None:
+        """The book has changed, and a message will say so."""
+        book = self.book
+        self._checksum = book.checksum(book.prices.text, book.quantities.text)
+
+    def _message(self, **fields: object) -> pb.BookOrdersUpdate:
+        return pb.BookOrdersUpdate(symbol=self._symbol, checksum=self._checksum, **fields)  # type: ignore[arg-type]
+
+    def snapshot(self) -> pb.BookOrdersUpdate:
+        """All orders."""
+        update = self._message()
+        update.snapshot.SetInParent()
+        self._add(update.snapshot, self.book.in_priority())
+        return update
+
+    def delta(self, touched: list[tuple[RestingOrder, int]]) -> pb.BookOrdersUpdate:
+        """Orders that changed."""
+        update = self._message()
+        self._add(update.delta, (order for order, _ in touched))
+        update.delta.moved_to_back.extend(str(order.order_id) for order, how in touched if how == MOVED)
+        return update
+
+    def _add(self, target: pb.BookOrders, orders: Iterable[RestingOrder]) -> None:
+        price_text, quantity_text = self.book.prices.text, self.book.quantities.text
+        for order in orders:
+            target.orders.add(
+                order_id=str(order.order_id),
+                side=order.side,
+                price=price_text(order.price),
+                quantity=quantity_text(order.lots),
+            )
+
+
+def _count(counts: Counts) -> None:
+    counts.messages[OrderStreams.kind] += 1
+
+
+class OrderStreams:
+    """All of them; a listener of the books."""
+
+    kind = "book-orders"
+
+    def __init__(self, books: Books, places: Places, counts: Counts) -> None:
+        self._books = books
+        self._places = places
+        self._counts = counts
+        self._feeds: dict[str, _OrderFeed] = {}
+
+    def start_over(self, *, same_history: bool) -> None:
+        """See `books.Listener`."""
+        books = self._books
+        for symbol, feed in list(self._feeds.items()):
+            if not same_history or symbol not in books.markets:
+                feed.end(ErrorReason.NOT_READY)
+                del self._feeds[symbol]
+                continue
+            feed.note()
+            feed.publish(feed.snapshot(), books.sequence, books.frame_hash, snapshot=True)
+
+    def frame(self, frame: Frame) -> None:
+        """See `books.Listener`."""
+        batch = frame.batch
+        for symbol in frame.books:
+            touched = self._books.markets[symbol].book.take_touched()
+            feed = self._feeds.get(symbol)
+            if feed is not None and touched:
+                feed.note()
+                feed.publish(feed.delta(touched), batch.last_sequence, batch.frame_hash)
+
+    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
+        """See `feeds.StreamKind`."""
+        for symbol, feed in list(self._feeds.items()):
+            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
+            if feed.idle > IDLE_HEARTBEATS:
+                del self._feeds[symbol]
+            else:
+                feed.heartbeat(head_sequence, time_ns)
+
+    def end(self, reason: int, drain_time_ns: int = 0) -> None:
+        """See `feeds.StreamKind`."""
+        for feed in self._feeds.values():
+            feed.end(reason, drain_time_ns)
+        self._feeds.clear()
+
+    def subscribers(self) -> int:
+        """See `feeds.StreamKind`."""
+        return sum(feed.channel.subscribers for feed in self._feeds.values())
+
+    async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
+        """One subscriber's stream, encoded."""
+        canonical = self._books.market(symbol).symbol
+        tokens = self._places.of(f"orders:{canonical}")
+        place = await self._places.read(tokens, resume_token) if resume_token else None
+        self._books.market(canonical)
+        feed = self._feeds.get(canonical)
+        if feed is None:
+            feed = self._feeds[canonical] = _OrderFeed(self._books, canonical, self._places, self._counts)
+        feed.idle = 0
+        position = feed.position_of(place)
+        if position is None:
+            position = feed.channel.end
+            yield feed.first(feed.snapshot())
+        async for message in feed.follow(position, self._slow):
+            yield message
+
+    def _slow(self) -> None:
+        self._counts.slow_closed[self.kind] += 1
