@@ -65,6 +65,14 @@ class Database:
         return self.server.url(self.name, "settlement_user")
 
     @property
+    def market_maker_url(self) -> str:
+        return self.server.url(self.name, "market_maker_user")
+
+    @property
+    def wallet_url(self) -> str:
+        return self.server.url(self.name, "wallet_user")
+
+    @property
     def audit_url(self) -> str:
         return self.server.url(self.name, "audit_user")
 
