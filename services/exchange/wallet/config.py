@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from exchange.domain.decimals import DecimalError, decimals_of
 from exchange.domain.symbols import ASSET_CODE
+from exchange.kyc.config import KycConfig
 from exchange.runtime.config import ConfigError, Environment, Secret
 from exchange.runtime.service_app import CommonConfig
 from exchange.wallet.networks import Terms, parse_terms
@@ -40,6 +41,7 @@ class Config:
     simulated_seed: int
     approval: Mapping[str, Decimal]
     cooling_s: int
+    kyc: KycConfig
 
     @classmethod
     def read(cls, environment: Environment) -> Config:
@@ -56,6 +58,7 @@ class Config:
             cooling_s=environment.integer(
                 "PINCEX_WITHDRAWAL_COOLING_SECONDS", cooling_s, minimum=0, maximum=30 * DAY_S
             ),
+            kyc=KycConfig.read(environment),
         )
 
 
