@@ -149,9 +149,13 @@ class Books:
     # --- reading ---
 
     def market(self, symbol: str) -> Market:
-        """A market by any form of its name. Raises ServiceError FIELD_REQUIRED or UNKNOWN_SYMBOL."""
+        """A market by any form of its name. Raises ServiceError NOT_READY before the first snapshot, FIELD_REQUIRED or
+        UNKNOWN_SYMBOL.
+        """
         market = self.markets.get(symbol)
         if market is None:
+            if not self.sequence:
+                raise ServiceError(ErrorReason.NOT_READY)
             if not symbol:
                 raise ServiceError(ErrorReason.FIELD_REQUIRED, metadata={"field": "symbol"})
             market = self.markets.get(canonical_symbol(symbol))
