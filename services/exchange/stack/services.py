@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from exchange.runtime.config import DEVELOPMENT, Secret
 from exchange.runtime.edge_proof import edge_proof
-from exchange.stack.catalogue import AUTH_SERVICE, CATALOGUE, MARKET_DATA, TRADING_ENGINE
+from exchange.stack.catalogue import AUTH_SERVICE, CATALOGUE, MARKET_DATA, TRADING_ENGINE, WEBSOCKET
 from exchange.stack.certificates.wiring import decide
 from exchange.stack.config import PortSetting
 from exchange.stack.edge.contract import ContractError, read_contract
@@ -293,6 +293,7 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         anonymous=config.profile == DEVELOPMENT,
         rates=config.rates,
         internal_port=None if memory else book.choose("internal", config.internal_port),
+        websocket=None if memory else WEBSOCKET,
     )
 
 

@@ -14,7 +14,7 @@ from exchange.stack.catalogue import CATALOGUE
 from exchange.stack.config import default_image
 from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.contract import read_contract
-from exchange.stack.edge.plan import EdgePlan, Identity
+from exchange.stack.edge.plan import EdgePlan, Identity, TlsListener
 from exchange.stack.edge.render import render, write
 from exchange.stack.services import ROUTES, TRADING_UPSTREAMS
 
@@ -28,7 +28,7 @@ UPSTREAMS = (*TRADING_UPSTREAMS, *(name for entry in CATALOGUE for name in entry
 def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
     """The edge of a stack with a database, whose every upstream has an instance."""
     identity = Identity("proof")
-    for upstream in (*UPSTREAMS, identity.gate, identity.keys):
+    for upstream in (*UPSTREAMS, identity.gate, identity.keys, "websocket"):
         write_endpoints(folder / "endpoints", upstream, [18501])
     return EdgePlan(
         contract=read_contract(default_image()),
@@ -43,6 +43,7 @@ def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
         identity=identity,
         anonymous=anonymous,
         internal_port=18082,
+        websocket="websocket",
     )
 
 
@@ -199,3 +200,20 @@ def test_without_a_database_nobody_is_known_and_a_signature_opens_nothing(plan: 
 
     assert "envoy.filters.http.jwt_authn" not in names
     assert "pincex.filters.http.judged" in names
+
+
+def test_clients_reach_the_websocket_on_every_listener_for_them_and_on_no_other(plan: EdgePlan) -> None:
+    tls_plan = replace(plan, tls_listeners=(TlsListener("mtls", "127.0.0.1", 18444, client_certificates=True),))
+    found = {}
+    for name, manager in managers(tls_plan).items():
+        routes = manager["route_config"]["virtual_hosts"][0]["routes"]
+        found[name] = [route for route in routes if route["match"].get("path") == "/ws"]
+    assert {name for name, routes in found.items() if routes} == {"public", "mtls"}
+    (route,) = found["public"]
+    assert (route["route"]["cluster"], route["route"]["timeout"]) == ("websocket", "0s")
+    assert route["typed_per_filter_config"]["envoy.filters.http.jwt_authn"]["requirement_name"] == "token-if-any"
+    # The server pings every 20 s.
+    assert int(route["route"]["idle_timeout"].removesuffix("s")) > 40
+    clusters: Any = render(plan)["static_resources"]
+    (cluster,) = [one for one in clusters["clusters"] if one["name"] == "websocket"]
+    assert cluster["circuit_breakers"]["thresholds"][0]["max_connections"] == plan.limits.connections

@@ -28,6 +28,8 @@ def clusters(plan: EdgePlan) -> list[Json]:
     found = [_grpc_cluster(upstream, plan) for upstream in plan.upstreams]
     if plan.identity is not None:
         found += [_http_cluster(upstream, plan) for upstream in (plan.identity.gate, plan.identity.keys)]
+    if plan.websocket is not None:
+        found.append(_websocket_cluster(plan.websocket, plan))
     return [*found, nowhere]
 
 
@@ -75,6 +77,13 @@ def _http_cluster(upstream: str, plan: EdgePlan) -> Json:
         **_cluster(upstream, plan),
         "health_checks": [{**_health_check(), "http_health_check": {"path": "/readyz"}}],
     }
+
+
+def _websocket_cluster(upstream: str, plan: EdgePlan) -> Json:
+    """Each client has a connection of its own there."""
+    limits = plan.limits
+    bounds = {**_thresholds(limits), "max_connections": limits.connections, "max_requests": limits.connections}
+    return {**_http_cluster(upstream, plan), "circuit_breakers": {"thresholds": [bounds]}}
 
 
 def _cluster(upstream: str, plan: EdgePlan) -> Json:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 Json: TypeAlias = dict[str, object]
 
 LOOPBACK = "127.0.0.1"
+WEBSOCKET_PATH = "/ws"
 TYPE = "type.googleapis.com/"
 
 
@@ -128,6 +129,8 @@ class EdgePlan:
     # Which service an upstream is, where connections to it are TLS.
     tls_services: Mapping[str, str] = field(default_factory=dict)
     internal_port: int | None = None
+    # The upstream that speaks WebSocket, at WEBSOCKET_PATH of the listeners for clients; None: nothing here does.
+    websocket: str | None = None
 
     @property
     def secrets_dir(self) -> Path:

@@ -9,7 +9,7 @@ from exchange.stack.edge.clusters import NOWHERE
 from exchange.stack.edge.contract import HEALTH_SERVICE, INFRASTRUCTURE_SERVICES, Method
 from exchange.stack.edge.identity import JWT_FILTER, ROLES_FILTER, STAFF, roles_route, token_route
 from exchange.stack.edge.landing import landing_html, landing_json
-from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds
+from exchange.stack.edge.plan import TYPE, WEBSOCKET_PATH, EdgePlan, Json, Limits, seconds
 from exchange.stack.edge.rates import RATE_FILTER, credentials_route
 from exchange.stack.edge.transcoder import TRANSCODER_FILTER, TRANSCODER_OFF, transcoder
 
@@ -33,7 +33,7 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     A REST request matches twice: by its path before it is transcoded, and by `/package.Service/Method` after. So the
     fixed paths and the catch-all are for the first time, the list of methods is for the second and for native gRPC.
     """
-    found = [*_landing(plan), *_loopback_metrics(plan)] if public else []
+    found = [*_landing(plan), *_loopback_metrics(plan), *_websocket(plan)] if public else []
     for method in plan.served(public=public):
         upstream = plan.upstream_of(method.package, public=public)
         if upstream is not None:
@@ -162,6 +162,31 @@ def _rest_catch_all(limits: Limits) -> Json:
             },
         },
     }
+
+
+def _websocket(plan: EdgePlan) -> list[Json]:
+    """Where a handshake becomes a connection. A token in it is verified, as that of any call; most clients send theirs later.
+
+    Pings of the server keep it from being idle. What is no handshake is for the server to refuse.
+    """
+    if plan.websocket is None:
+        return []
+    filters: Json = {TRANSCODER_FILTER: TRANSCODER_OFF}
+    if plan.identity is not None:
+        filters[JWT_FILTER] = token_route(_STAFF, anonymous=True)
+    return [
+        {
+            "match": {"path": WEBSOCKET_PATH},
+            "route": {
+                "cluster": plan.websocket,
+                "timeout": "0s",
+                "idle_timeout": seconds(plan.limits.stream_idle_timeout_s),
+                "upgrade_configs": [{"upgrade_type": "websocket", "enabled": True}],
+                "retry_policy": {"retry_on": RETRY_ALWAYS, "num_retries": plan.limits.retries},
+            },
+            "typed_per_filter_config": filters,
+        },
+    ]
 
 
 def _loopback_metrics(plan: EdgePlan) -> list[Json]:
