@@ -34,7 +34,8 @@ POLL_S = 0.02
 # What a developer's shell may say about another exchange.
 _FOREIGN = ("PINCEX_", "DATABASE_URL", "REDIS_URL", "JWT_SECRET", "LOG_LEVEL")
 # A test that starts an exchange of its own pays for each of its processes: it names what it does without, or gets these.
-WITHOUT = "wallet,market-data,websocket,market-maker"
+WITHOUT = "settlement,wallet,market-data,websocket,market-maker"
+WITH_SETTLEMENT = "wallet,market-data,websocket,market-maker"
 _FREE_PORTS = ("EDGE", "TLS", "MTLS", "OPS", "DEBUG", "ENVOY_ADMIN", "POSTGRES", "VALKEY", "ENGINE")
 
 
@@ -215,7 +216,7 @@ def running_production(home: Path, *options: str, **variables: str) -> Iterator[
 @pytest.fixture(scope="session")
 def production_stack() -> Iterator[ProductionStack]:
     """An exchange in production, healthy when the first test gets it, as `exchange_stack`."""
-    with temporary_home() as home, running_production(home) as stack:
+    with temporary_home() as home, running_production(home, PINCEX_WITHOUT="market-maker") as stack:
         yield stack
 
 

@@ -22,7 +22,14 @@ from tests.edge_http import call
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.edge import AtTheEdge
 from tests.integration.recovery.load import SYMBOL, Load
-from tests.stack_fixture import ExchangeStack, eventually, running_stack, stack_folder, temporary_home
+from tests.stack_fixture import (
+    WITH_SETTLEMENT,
+    ExchangeStack,
+    eventually,
+    running_stack,
+    stack_folder,
+    temporary_home,
+)
 from tests.unit.docs.examples import examples
 from tests.unit.docs.tables import document
 
@@ -46,7 +53,7 @@ pytestmark = pytest.mark.timeout(300)
 def stack() -> Iterator[ExchangeStack]:
     """Three engines, TLS at the edge and inside; each test leaves it as it was."""
     with temporary_home() as home:
-        folder = stack_folder(home, PINCEX_TLS="on", PINCEX_INTERNAL_TLS="on")
+        folder = stack_folder(home, PINCEX_TLS="on", PINCEX_INTERNAL_TLS="on", PINCEX_WITHOUT=WITH_SETTLEMENT)
         with running_stack(folder) as found:
             scaled = folder.command("scale", f"trading-engine={ENGINES}")
             assert scaled.returncode == 0, scaled.stderr

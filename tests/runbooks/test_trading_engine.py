@@ -23,7 +23,7 @@ from tests.edge_http import call
 from tests.integration.journal.waiting import until
 from tests.integration.recovery.edge import AtTheEdge
 from tests.integration.recovery.load import SYMBOL, Load
-from tests.stack_fixture import ExchangeStack, running_stack, stack_folder, temporary_home
+from tests.stack_fixture import WITH_SETTLEMENT, ExchangeStack, running_stack, stack_folder, temporary_home
 from tests.unit.docs.examples import examples
 from tests.unit.docs.tables import document
 
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.timeout(300)
 @pytest.fixture(scope="module")
 def stack() -> Iterator[ExchangeStack]:
     """An exchange with three engines; each test leaves it as it was."""
-    with temporary_home() as home, running_stack(stack_folder(home)) as found:
+    with temporary_home() as home, running_stack(stack_folder(home, PINCEX_WITHOUT=WITH_SETTLEMENT)) as found:
         scaled = found.folder.command("scale", f"trading-engine={ENGINES}")
         assert scaled.returncode == 0, scaled.stderr
         yield found

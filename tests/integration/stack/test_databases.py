@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from exchange.stack.files import secret
+from exchange.stack.postgresql import roles
 
 if TYPE_CHECKING:
     from tests.stack_fixture import ExchangeStack
@@ -51,6 +52,10 @@ def test_the_roles_have_what_the_runbooks_need_and_no_more(fake_stack: ExchangeS
         "auth_user": (False, False, False, False),
         "audit_user": (False, False, False, False),
         "settlement_user": (False, False, False, False),
+        "wallet_user": (False, False, False, False),
+        "market_data_user": (False, False, False, False),
+        "market_maker_user": (False, False, False, False),
+        "websocket_user": (False, False, False, False),
         "replication_user": (False, True, False, False),
     }
     assert ("pg_stat_statements",) in extensions
@@ -66,7 +71,7 @@ def test_the_replication_role_may_stream_the_log(fake_stack: ExchangeStack) -> N
 
 def test_nobody_gets_in_without_the_password(fake_stack: ExchangeStack) -> None:
     port = fake_stack.instance("postgres")["ports"]["postgres"]
-    for role in ("admin", "trading_user", "auth_user", "audit_user", "settlement_user", "replication_user"):
+    for role in (roles.ADMIN, *roles.SERVICES, roles.REPLICATION):
         with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
             psycopg.connect(f"host=127.0.0.1 port={port} user={role} password=guess dbname=pincex")
     with (

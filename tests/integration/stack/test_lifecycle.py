@@ -177,8 +177,8 @@ def test_memory_mode_runs_without_a_database(folder: StackFolder) -> None:
     with running_stack(folder, "--memory") as stack:
         assert stack.database_url is None
         assert [service["name"] for service in stack.status()["services"]] == ["valkey", "trading-engine-1", "envoy"]
-        assert "without a database (--memory) auth-service, admin and settlement" in stack.said
-        assert "without a database (--memory) auth-service, admin and settlement" in folder.command("status").stdout
+        assert "without a database (--memory) the trading engine runs alone" in stack.said
+        assert "without a database (--memory) the trading engine runs alone" in folder.command("status").stdout
         assert call(f"{stack.edge_url}/api/v1/health").status == 200
 
 
