@@ -50,7 +50,8 @@ class EnvoyService(Plain):
     def publish(self, endpoints: Mapping[str, list[int]]) -> None:
         """Names the ports behind each upstream; one without instances becomes empty."""
         plan, identity = self._plan, self._plan.identity
-        for upstream in plan.upstreams:
+        plain = () if plan.websocket is None else (plan.websocket,)
+        for upstream in (*plan.upstreams, *plain):
             write_endpoints(plan.endpoints_dir, upstream, endpoints.get(upstream, []))
         if identity is not None:
             keys = endpoints.get(identity.keys, [])
