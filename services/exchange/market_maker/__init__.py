@@ -1,0 +1,1 @@
+"""The market maker: an ordinary customer of the exchange that keeps its books alive."""
