@@ -81,6 +81,10 @@ class Listener(Protocol):
         """A frame, and the candles that it changed or closed, in order for each market and interval."""
         ...
 
+    def stopped(self) -> None:
+        """Nothing more will come from here."""
+        ...
+
 
 class Days:
     """Candles and tickers of all markets at one sequence."""
@@ -196,6 +200,8 @@ class History:
                 if not isinstance(first, _READ_ANEW):
                     self.state, self.problem = State.STOPPED, f"{type(first).__name__}: {first}"
                     self._log.error("the history has stopped: nothing is skipped", problem=self.problem, exc_info=first)
+                    for listener in self._listeners:
+                        listener.stopped()
                     await asyncio.Event().wait()
                 self.state = State.WAITING_FOR_DATABASE
                 self._log.warning("candles are read anew", error=repr(first))

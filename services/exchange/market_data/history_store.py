@@ -25,11 +25,10 @@ WRITER_LOCK: Final = 0x50_49_4E_43_44_4C
 FETCH_ROWS: Final = 5_000
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
-_COLUMNS: Final = (
-    "open_time, open, high, low, close, volume, quote_volume, trade_count, sequence, last_quantity"  # in Bar's order
-)
+# In Bar's order.
+COLUMNS: Final = "open_time, open, high, low, close, volume, quote_volume, trade_count, sequence, last_quantity"
 _WRITE_CANDLES: Final = f"""
-INSERT INTO candles (symbol, interval_s, {_COLUMNS})
+INSERT INTO candles (symbol, interval_s, {COLUMNS})
 SELECT * FROM unnest($1::text[], $2::int[], $3::timestamptz[], $4::numeric[], $5::numeric[], $6::numeric[], $7::numeric[],
     $8::numeric[], $9::numeric[], $10::bigint[], $11::bigint[], $12::numeric[])
 ON CONFLICT (symbol, interval_s, open_time) DO UPDATE SET high = excluded.high, low = excluded.low, close = excluded.close,
@@ -47,13 +46,13 @@ WHERE shard = $1 AND sequence = $2
 """
 _SYMBOLS: Final = "SELECT DISTINCT symbol FROM candles WHERE interval_s = 86400"
 _NEWEST: Final = f"""
-SELECT {_COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = $2 ORDER BY open_time DESC LIMIT $3
+SELECT {COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = $2 ORDER BY open_time DESC LIMIT $3
 """  # noqa: S608 - put together of constants
 _LAST_BEFORE: Final = f"""
-SELECT {_COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = {SECOND} AND open_time <= $2 ORDER BY open_time DESC LIMIT 1
+SELECT {COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = {SECOND} AND open_time <= $2 ORDER BY open_time DESC LIMIT 1
 """  # noqa: S608 - put together of constants
 _DAY: Final = f"""
-SELECT {_COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = {SECOND} AND open_time > $2 ORDER BY open_time
+SELECT {COLUMNS} FROM candles WHERE symbol = $1 AND interval_s = {SECOND} AND open_time > $2 ORDER BY open_time
 """  # noqa: S608 - put together of constants
 
 
@@ -87,7 +86,7 @@ async def load(connection: Connection) -> tuple[Offset, dict[str, CandleBuilder]
             builder = builders[symbol] = CandleBuilder(symbol)
             for length_s in INTERVALS.values():
                 newest = await connection.fetch(_NEWEST, symbol, length_s, KEPT_CLOSED + 1)
-                builder.begin(length_s, map(_bar, reversed(newest)), time_ns=offset.event_time_ns)
+                builder.begin(length_s, map(bar_of, reversed(newest)), time_ns=offset.event_time_ns)
         # Seconds that have left the day at the engine's last time are out of it at any later one.
         last_out = EPOCH + timedelta(seconds=offset.event_time_ns // NANOSECONDS - WINDOW_S)
         windows = {symbol: await _window(connection, symbol, last_out) for symbol in builders}
@@ -98,9 +97,9 @@ async def _window(connection: Connection, symbol: str, last_out: datetime) -> Ti
     window = TickerWindow()
     before = await connection.fetchrow(_LAST_BEFORE, symbol, last_out)
     if before is not None:
-        window.begin(_bar(before))
+        window.begin(bar_of(before))
     async for row in connection.cursor(_DAY, symbol, last_out, prefetch=FETCH_ROWS):
-        window.add(_bar(row))
+        window.add(bar_of(row))
     return window
 
 
@@ -116,7 +115,7 @@ async def write(connection: Connection, candles: Sequence[Candle], old: Offset, 
             [candle.symbol for candle in candles],
             [candle.length_s for candle in candles],
             [EPOCH + timedelta(seconds=bar.start_s) for bar in bars],
-            *(_column(bars, name) for name in _COLUMNS.split(", ")[1:]),
+            *(_column(bars, name) for name in COLUMNS.split(", ")[1:]),
         )
         status = await connection.execute(
             _MOVE_OFFSET, SHARD, old.sequence, new.sequence, new.resume_token, new.event_time_ns
@@ -129,6 +128,7 @@ def _column(bars: Iterable[Bar], name: str) -> list[Any]:
     return [getattr(bar, name) for bar in bars]
 
 
-def _bar(columns: Iterable[Any]) -> Bar:
+def bar_of(columns: Iterable[Any]) -> Bar:
+    """A row of COLUMNS."""
     open_time, *values = columns
     return Bar((open_time - EPOCH) // timedelta(seconds=1), *values)

@@ -81,6 +81,9 @@ class Heard:
         self.frames.append(frame.last_sequence)
         self.candles += candles
 
+    def stopped(self) -> None:
+        """See `history.Listener`."""
+
 
 @asynccontextmanager
 async def running_history(database: Database, engine: Engine, instance: str = "one") -> AsyncIterator[History]:
