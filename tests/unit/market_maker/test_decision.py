@@ -105,7 +105,7 @@ def test_profit_is_of_the_day_at_the_reference() -> None:
     position = position.filled(Fill("BTCUSD", BUY, Decimal(1), Decimal(49_900), Decimal(50)))
     assert position.profit_today(Decimal(50_000)) == 50
     position = position.filled(Fill("BTCUSD", SELL, Decimal(1), Decimal(50_100), Decimal(50)))
-    assert (position.inventory, position.profit_today(Decimal(1))) == (0, 100)
+    assert (position.inventory, position.profit_today(Decimal(1))) == (Decimal(0), Decimal(100))
     assert position.marked(TUESDAY, Decimal(50_000), settings()).profit_today(Decimal(50_000)) == 0
 
 

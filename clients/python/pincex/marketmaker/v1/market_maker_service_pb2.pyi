@@ -195,7 +195,9 @@ class MarketQuoting(_message.Message):
     symbol: _builtins.str
     enabled: _builtins.bool
     state: _builtins.str
-    """"QUOTING", or why not: "DISABLED", "STALE_REFERENCE", "MARKET_CLOSED", "LOSS_LIMIT", "NO_FUNDS", "NOT_CONNECTED"."""
+    """"QUOTING", or why not: "DISABLED", "STALE_REFERENCE", "MARKET_CLOSED", "LOSS_LIMIT", "NO_FUNDS", "NOT_CONNECTED", "NO_ROOM"
+    where band, least sizes and allowed inventory leave none for a quote.
+    """
     min_spread: _builtins.str
     max_spread: _builtins.str
     levels: _builtins.int
