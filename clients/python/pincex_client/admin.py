@@ -22,6 +22,7 @@ from pincex_client.convert import from_wire, now_timestamp, plain_decimal
 from pincex_client.credentials import Fixed
 from pincex_client.errors import Unavailable, decode_error
 from pincex_client.kyc import KycAdmin
+from pincex_client.market_making import MarketMakerAdmin
 from pincex_client.requests import enum_value
 from pincex_client.settlement import SettlementAdmin
 from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
@@ -68,6 +69,11 @@ class AdminClient:
     def kyc(self) -> KycAdmin:
         """The review of KYC cases."""
         return KycAdmin(self.channel, self._caller)
+
+    @property
+    def market_maker(self) -> MarketMakerAdmin:
+        """The exchange's own market maker."""
+        return MarketMakerAdmin(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

@@ -17,6 +17,7 @@ from pincex_client.cli import (
     login,
     markets,
     migrate,
+    mm,
     orders,
     replay,
     replicas,
@@ -50,6 +51,7 @@ def build_app() -> typer.Typer:
     ledger.register(app)
     app.add_typer(keys.build(), name="keys")
     app.add_typer(kyc.build(), name="kyc")
+    app.add_typer(mm.build(), name="mm")
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
     app.add_typer(audit.build(), name="audit")
