@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 KEPT_PER_MARKET: Final = 10_000
 
 
+# Places within one command: far more than a command has events.
+_PLACES: Final = 2**20
+
+
 def number_of(trade: TradeExecuted) -> int:
-    """Grows by one with each trade of the exchange: the same at every instance, and so a place to read on from."""
-    return int(trade.trade_id.partition("-")[2])
+    """Grows with each trade of the exchange: the same at every instance, and so a place to read on from."""
+    sequence, _, place = trade.trade_id.partition("-")
+    return int(sequence) * _PLACES + int(place)
 
 
 class Tape:

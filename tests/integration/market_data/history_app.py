@@ -77,6 +77,16 @@ class MarketHistory:
         return sequence
 
 
+class Servicer:
+    """The methods of the parts, as one service."""
+
+    def __init__(self, *parts: object) -> None:
+        self._parts = parts
+
+    def __getattr__(self, name: str) -> Any:
+        return next((getattr(part, name) for part in self._parts if hasattr(part, name)), None)
+
+
 @asynccontextmanager
 async def running_market_history(exchange: Exchange, database: Database) -> AsyncIterator[MarketHistory]:
     """One instance, until the end of the block."""
@@ -92,11 +102,7 @@ async def running_market_history(exchange: Exchange, database: Database) -> Asyn
     tickers = TickerService(history, books, places, counts, clock)
     history.listen(candles)
     history.listen(tickers)
-    servicer: Any = market_data_service_pb2_grpc.MarketDataServiceServicer()
-    for part in (candles, tickers, TradeHistory(pool, books)):
-        for name in ("ListCandles", "StreamCandles", "GetTicker", "ListTickers", "StreamTickers", "ListTradeHistory"):
-            if hasattr(part, name):
-                setattr(servicer, name, getattr(part, name))
+    servicer = Servicer(candles, tickers, TradeHistory(pool, books))
     registry = new_registry(service="market-data", instance="one", version="0")
     server = GrpcServer("127.0.0.1:0", resolver=DevelopmentResolver(), metrics=GrpcMetrics(registry))
     server.add(market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server, servicer)

@@ -221,10 +221,7 @@ async def test_a_candle_is_told_closed_by_the_next_command_of_any_kind(
     await trade_some(exchange, 1)
     second = (await stream.next()).candles.candles[-1].open_time.seconds
 
-    def over() -> bool:
-        return exchange.engine.state.time_ns // 1_000_000_000 > second
-
-    while not over():
+    while exchange.engine.state.time_ns // 1_000_000_000 <= second:
         await exchange.demo.buy("0.01", "40000")
     (closed,) = (await stream.until(lambda update: any(one.closed for one in update.candles.candles)))[
         -1

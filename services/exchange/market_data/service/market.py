@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from exchange.market_data.service.caching import NEVER, NOW, PAST, may_be_kept
 from exchange.market_data.service.trade_streams import trade_message
 from exchange.runtime import paging
 from exchange.runtime.feeds.book_answer import book_message, checked_depth
@@ -70,8 +71,12 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         if request.as_of_sequence:
             stub: Any = market_service_pb2_grpc.MarketServiceStub(self._client.channel)
             past: pb.OrderBook = await self._client.call(stub.GetOrderBook, request, repeatable=True, try_s=9.0)
+            await may_be_kept(context, PAST)
             return past
         await self._reading.reach(request.min_sequence)
+        # Looked up twice: a refusal has no headers, and the book must be of after the wait.
+        self._books.market(request.symbol)
+        await may_be_kept(context, NEVER if request.min_sequence else NOW)
         market = self._books.market(request.symbol)
         book, shown = market.book, max(depth, CHECKSUM_LEVELS)
         view = BookView(
@@ -89,6 +94,7 @@ class MarketService(market_service_pb2_grpc.MarketServiceServicer):
         response = pb.ListMarketTradesResponse(trades=[trade_message(trade) for trade in page])
         if following:
             response.next_page_token = paging.make_token(str(following), market.symbol)
+        await may_be_kept(context, PAST if before else NOW)
         return response
 
     def StreamOrderBook(self, request: pb.StreamOrderBookRequest, context: Any) -> AsyncIterator[Any]:
