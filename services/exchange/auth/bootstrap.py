@@ -21,7 +21,7 @@ _PASSWORD_BYTES: Final = 18
 
 
 class PasswordNotLeft(Exception):
-    """The folder of secrets cannot be written: nobody could ever log in as the operator."""
+    """The folder of secrets cannot be written: nobody could ever log in as who was to be made."""
 
 
 async def make_operator(store: Store, passwords: Passwords, events: Events, folder: Path) -> bool:
@@ -60,16 +60,21 @@ async def _has_admin(connection: Connection) -> bool:
 
 
 def _write(folder: Path, password: str) -> None:
-    """Whole or not at all, and for its owner alone from the first byte on. Raises PasswordNotLeft."""
+    """Raises PasswordNotLeft."""
+    leave_secret(folder, PASSWORD_FILE, password, "the first operator's password")
+
+
+def leave_secret(folder: Path, name: str, text: str, what: str) -> None:
+    """Whole or not at all, and for its owner alone from the first byte on. Raises PasswordNotLeft, naming `what`."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        aside = folder / f".{PASSWORD_FILE}.{os.getpid()}"
+        aside = folder / f".{name}.{os.getpid()}"
         aside.unlink(missing_ok=True)
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(password)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        aside.rename(folder / PASSWORD_FILE)
+        aside.rename(folder / name)
     except OSError as error:
-        raise PasswordNotLeft(f"the first operator's password cannot be left in {folder}: {error.strerror}") from error
+        raise PasswordNotLeft(f"{what} cannot be left in {folder}: {error.strerror}") from error

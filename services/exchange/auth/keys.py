@@ -142,6 +142,12 @@ class ApiKeys:
             account = await _check_standing(connection, user, request, granted, now)
             return await self._insert(connection, user, account, request, networks)
 
+    async def add(self, connection: Connection, user: users.User, request: KeyRequest) -> tuple[ApiKey, bytes]:
+        """Make a key of the user's main account in the caller's transaction, for a user of the exchange's own: what it may
+        do is not compared with anybody's token. Returns it as `create`.
+        """
+        return await self._insert(connection, user, user.account, request, ())
+
     async def get(self, api_key: str, *, user_id: int | None = None) -> ApiKey:
         """A key, of this user only where one is named. Raises ServiceError API_KEY_NOT_FOUND."""
         query = f"SELECT {_COLUMNS} FROM api_keys WHERE api_key = $1"  # noqa: S608 - a constant

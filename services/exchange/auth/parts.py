@@ -19,6 +19,7 @@ from exchange.auth.keys import SECRET_PURPOSE, ApiKeys
 from exchange.auth.login import Login
 from exchange.auth.mail import Mailbox, Postman, Smtp
 from exchange.auth.mail_codes import StoredMailCodes
+from exchange.auth.market_maker_key import make_market_maker
 from exchange.auth.metrics import AuthMetrics
 from exchange.auth.passwords import Passwords
 from exchange.auth.registration import Registration
@@ -92,14 +93,18 @@ class Parts:
         self.certificates = Certificates(store)
         self.user_admin = UserAdmin(store, self.sessions, self.keys, self.throttle, clock)
         self.suspicion = Suspicion(store)
+        # In development it needs no proof.
+        self._makes_market_maker = not config.runtime.development
 
     async def prepare(self, secrets_folder: Path) -> None:
-        """Make what a new exchange lacks: the first signing key and the operator.
+        """Make what a new exchange lacks: the first signing key, the operator, and outside of development the market maker.
 
         Raises ServiceError AUTH_UNAVAILABLE, WrongSecret, PasswordNotLeft.
         """
         await self.signing_keys.refresh()
         await bootstrap.make_operator(self.store, self.passwords, self.events, secrets_folder)
+        if self._makes_market_maker:
+            await make_market_maker(self.store, self.passwords, self.keys, self.events, secrets_folder)
 
     async def housekeeping(self) -> None:
         """Remove what is kept no longer, every hour, for ever."""
