@@ -13,7 +13,7 @@ from exchange.stack.catalogue import AUTH_SERVICE, CATALOGUE, MARKET_DATA, TRADI
 from exchange.stack.certificates.wiring import decide
 from exchange.stack.config import PortSetting
 from exchange.stack.edge.contract import ContractError, read_contract
-from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Identity, Route
+from exchange.stack.edge.plan import LOOPBACK, EdgePlan, Identity, Preferred, Route
 from exchange.stack.environments import Secrets, foreign_environment, service_environment
 from exchange.stack.envoy import EnvoyService
 from exchange.stack.errors import StackError
@@ -44,6 +44,8 @@ ROUTES = (
     Route("pincex.trading.v1", public="trading", ops="trading-ops"),
     Route("pincex.journal.v1", public="trading", ops="trading-ops"),
 )
+# Books and trades for everyone come from market data; while none of it runs, the engines answer themselves.
+PREFERRED = (Preferred("pincex.trading.v1.MarketService", "markets", ("market-data", "trading")),)
 # From one instance's first port to the next one's, where the operator chose the first.
 PORTS_PER_INSTANCE = 10
 NO_DATABASE = (
@@ -289,6 +291,7 @@ def _edge(config: StackConfig, book: PortBook, *, memory: bool) -> EdgePlan:
         upstreams=(*TRADING_UPSTREAMS, *(name for entry in others for name in entry.upstreams)),
         routes=(*ROUTES, *(route for entry in others for route in entry.routes)),
         infrastructure_upstream="trading-ops",
+        preferred=() if memory else PREFERRED,
         identity=None if memory else Identity(edge_proof(Secret(_jwt_secret(config)))),
         anonymous=config.profile == DEVELOPMENT,
         rates=config.rates,

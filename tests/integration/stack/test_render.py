@@ -16,7 +16,7 @@ from exchange.stack.edge.clusters import write_endpoints
 from exchange.stack.edge.contract import read_contract
 from exchange.stack.edge.plan import EdgePlan, Identity, TlsListener
 from exchange.stack.edge.render import render, write
-from exchange.stack.services import ROUTES, TRADING_UPSTREAMS
+from exchange.stack.services import PREFERRED, ROUTES, TRADING_UPSTREAMS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,7 @@ def make_plan(folder: Path, *, anonymous: bool = True) -> EdgePlan:
         upstreams=UPSTREAMS,
         routes=(*ROUTES, *(route for entry in CATALOGUE for route in entry.routes)),
         infrastructure_upstream="trading-ops",
+        preferred=PREFERRED,
         identity=identity,
         anonymous=anonymous,
         internal_port=18082,
@@ -139,7 +140,7 @@ def test_calls_of_clients_and_of_operators_go_to_different_ports_of_a_service(pl
     operators = {route["cluster"] for route in method_routes(plan, public=False).values()}
 
     assert (clients, operators) == (
-        {"trading", "auth", "settlement", "wallet", "market-data"},
+        {"trading", "markets", "auth", "settlement", "wallet", "market-data"},
         {
             "trading-ops",
             "auth-ops",
@@ -151,6 +152,25 @@ def test_calls_of_clients_and_of_operators_go_to_different_ports_of_a_service(pl
             "websocket-ops",
         },
     )
+
+
+def test_books_come_from_market_data_and_while_none_of_it_runs_from_the_engines(plan: EdgePlan) -> None:
+    routes = method_routes(plan, public=True)
+    (markets,) = PREFERRED
+    of_both = {path for path, route in routes.items() if route["cluster"] == markets.cluster}
+
+    assert of_both == {method.grpc_path for method in plan.served(public=True) if method.service == markets.service}
+    assert all(routes[path]["retry_policy"]["retry_priority"] for path in of_both)
+    configuration: Any = render(plan)
+    clusters = {one["name"]: one for one in configuration["static_resources"]["clusters"]}
+    assert clusters[markets.cluster]["cluster_type"]["typed_config"]["clusters"] == ["market-data", "trading"]
+    # Market data asks the engines themselves.
+    assert routes_of_ops(plan)["/pincex.trading.v1.MarketService/GetOrderBook"] == "trading-ops"
+
+
+def routes_of_ops(plan: EdgePlan) -> dict[str, str]:
+    """The cluster of each RPC of the ops listener."""
+    return {path: route["cluster"] for path, route in method_routes(plan, public=False).items()}
 
 
 def test_services_reach_all_ops_ports_with_nothing_between_and_only_where_there_are_services(plan: EdgePlan) -> None:

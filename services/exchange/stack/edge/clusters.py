@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.stack.edge import tls
-from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, seconds, socket_address
+from exchange.stack.edge.plan import TYPE, EdgePlan, Json, Limits, Preferred, seconds, socket_address
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,23 @@ def clusters(plan: EdgePlan) -> list[Json]:
         found += [_http_cluster(upstream, plan) for upstream in (plan.identity.gate, plan.identity.keys)]
     if plan.websocket is not None:
         found.append(_websocket_cluster(plan.websocket, plan))
-    return [*found, nowhere]
+    return [*found, *(_aggregate(one) for one in plan.preferred), nowhere]
+
+
+def _aggregate(preferred: Preferred) -> Json:
+    """Several upstreams as one: the first that has healthy instances, each with its own checks, limits and TLS."""
+    return {
+        "name": preferred.cluster,
+        "connect_timeout": "1s",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "cluster_type": {
+            "name": "envoy.clusters.aggregate",
+            "typed_config": {
+                "@type": f"{TYPE}envoy.extensions.clusters.aggregate.v3.ClusterConfig",
+                "clusters": list(preferred.upstreams),
+            },
+        },
+    }
 
 
 def endpoint_file(plan_dir: Path, upstream: str) -> Path:

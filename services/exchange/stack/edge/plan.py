@@ -32,6 +32,17 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Preferred:
+    """A proto service whose public calls go to the first of these upstreams that has healthy instances; `cluster` is what they
+    are together.
+    """
+
+    service: str
+    cluster: str
+    upstreams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Limits:
     """Every bound of the edge; the unit comes last. `docs/EDGE.md` explains each."""
 
@@ -121,6 +132,7 @@ class EdgePlan:
     routes: tuple[Route, ...]
     # Serves reflection, health and channelz on the ops listener.
     infrastructure_upstream: str
+    preferred: tuple[Preferred, ...] = ()
     identity: Identity | None = None
     anonymous: bool = True
     rates: Rates = field(default_factory=Rates)
@@ -145,6 +157,13 @@ class EdgePlan:
         """The methods that a listener carries and something here answers."""
         carried = self.contract.carried(public=public)
         return tuple(method for method in carried if self.upstream_of(method.package, public=public) is not None)
+
+    def cluster_of(self, method: Method, *, public: bool) -> str | None:
+        """Where calls of a method go on that listener, None if nothing here answers them."""
+        for one in self.preferred if public else ():
+            if one.service == method.service:
+                return one.cluster
+        return self.upstream_of(method.package, public=public)
 
     def upstream_of(self, package: str, *, public: bool) -> str | None:
         """The upstream that serves this proto package on that listener, None if nothing here does."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from exchange.runtime.access import MethodPolicy
 from exchange.stack.edge.clusters import NOWHERE
@@ -23,6 +24,14 @@ RETRY_REPEATABLE = f"{RETRY_ALWAYS},reset-before-request,reset,unavailable,cance
 
 METRICS_PATH = "/metrics"
 
+_PREVIOUS_PRIORITIES = "envoy.extensions.retry.priority.previous_priorities.v3.PreviousPrioritiesConfig"
+_OTHER_UPSTREAM: Json = {
+    "retry_priority": {
+        "name": "envoy.retry_priorities.previous_priorities",
+        "typed_config": {"@type": TYPE + _PREVIOUS_PRIORITIES, "update_frequency": 1},
+    },
+}
+
 _EVERYBODY = MethodPolicy(public=True)
 _STAFF = MethodPolicy(roles=frozenset(STAFF))
 
@@ -35,9 +44,12 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     """
     found = [*_landing(plan), *_loopback_metrics(plan), *_websocket(plan)] if public else []
     for method in plan.served(public=public):
-        upstream = plan.upstream_of(method.package, public=public)
-        if upstream is not None:
-            found.append(_method_route(plan, method, upstream, public=public))
+        cluster = plan.cluster_of(method, public=public)
+        if cluster is not None:
+            route = _method_route(plan, method, cluster, public=public)
+            if public and cluster in {one.cluster for one in plan.preferred}:
+                _try_others(route)
+            found.append(route)
     if not public:
         found.extend(_infrastructure_route(plan, service) for service in INFRASTRUCTURE_SERVICES)
     # An RPC that is not listed: UNIMPLEMENTED for gRPC and gRPC-Web, from the edge itself.
@@ -53,6 +65,12 @@ def routes(plan: EdgePlan, *, public: bool) -> list[Json]:
     )
     found.append(_rest_catch_all(plan.limits))
     return found
+
+
+def _try_others(route: Json) -> None:
+    """Where a cluster is several upstreams, the next try goes to another of them: the first may be dead as a whole."""
+    action: Any = route["route"]
+    action["retry_policy"] |= _OTHER_UPSTREAM
 
 
 def internal_routes(plan: EdgePlan) -> list[Json]:
