@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 # Pages of an account's postings in which a deposit whose outcome is long unknown is looked for.
 MAX_SEARCHED_PAGES: Final = 20
+# Anybody may ask which networks there are: the engine need not hear of each.
+ASSETS_AGE_S: Final = 1.0
 CLOCKS_APART_S: Final = 60
 _FOLLOWING: Final = "RUNNING"
 
@@ -92,11 +95,12 @@ class EngineFunds:
 
 
 class EngineAssets:
-    """See `wallet.engine.Assets`. What was found once is not asked for again."""
+    """See `wallet.engine.Assets`. What is known is not asked for again; the list of all, at most once in ASSETS_AGE_S."""
 
     def __init__(self, client: InternalClient) -> None:
         self._client = client
         self._known: dict[str, int] = {}
+        self._asked_at = float("-inf")
 
     async def decimals(self, asset: str) -> int:
         """Digits behind the point."""
@@ -110,7 +114,10 @@ class EngineAssets:
         return found
 
     async def all(self) -> Mapping[str, int]:
-        """Decimals by code, asked anew: an asset may have been added."""
+        """Decimals by code."""
+        if time.monotonic() - self._asked_at < ASSETS_AGE_S:
+            return self._known
+        asked_at = time.monotonic()
         stub: Any = admin_service_pb2_grpc.TradingAdminServiceStub(self._client.channel)
         found: dict[str, int] = {}
         token = ""
@@ -120,7 +127,7 @@ class EngineAssets:
             found.update((asset.code, asset.decimals) for asset in page.assets)
             token = page.next_page_token
             if not token:
-                self._known = found
+                self._known, self._asked_at = found, asked_at
                 return found
 
 
