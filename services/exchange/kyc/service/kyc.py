@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from exchange.kyc.service.messages import caller_user, person_fields, request_id, standing_message, tier_message
+from exchange.kyc.service.messages import caller_user, person_fields, standing_message, tier_message
+from exchange.runtime.fields import request_id
 from pincex.kyc.v1 import kyc_service_pb2 as pb
 from pincex.kyc.v1 import kyc_service_pb2_grpc
 

@@ -9,13 +9,13 @@ from exchange.kyc.service.messages import (
     case_message,
     decided_message,
     open_case_message,
-    reason_text,
     reviewer,
     status_name,
     user_id,
     user_tier_message,
 )
 from exchange.runtime import paging
+from exchange.runtime.fields import reason_text
 from pincex.kyc.v1 import kyc_service_pb2 as pb
 from pincex.kyc.v1 import kyc_service_pb2_grpc
 

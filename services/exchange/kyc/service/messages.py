@@ -4,26 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
-from exchange.domain.symbols import is_client_id
 from exchange.kyc.review import Reviewer
 from exchange.kyc.tiers import ACCOUNT_PREFIX
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
+from exchange.runtime.fields import caller, timestamp
 from exchange.runtime.request import request_context
 from pincex.kyc.v1 import kyc_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from exchange.kyc.case import Case, OpenCase
     from exchange.kyc.person import Person
     from exchange.kyc.review import TierChange
     from exchange.kyc.submissions import Standing
     from exchange.kyc.tiers import Tier, TierLimits
 
-MAX_REASON: Final = 1_000
-"""Characters that a reviewer may write."""
 MAX_USER: Final = 80
 PERSON_FIELDS: Final = (
     *("full_name", "birth_date", "country", "street_address", "city", "postal_code", "document_number"),
@@ -37,37 +31,8 @@ def caller_user() -> str:
 
 
 def reviewer() -> Reviewer:
-    """Who decides: the person where it is known, not one of their accounts."""
-    principal = request_context().principal
-    return Reviewer(caller_user(), principal.user or principal.account)
-
-
-def request_id(text: str) -> str:
-    """Raises ServiceError FIELD_REQUIRED, INVALID_FIELD."""
-    if not text:
-        reject(ErrorReason.FIELD_REQUIRED, field="request_id")
-    if not is_client_id(text):
-        # Not repeated: who mixes up fields may have put something else there.
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD,
-            "request_id must be 1 to 64 printable ASCII characters without spaces",
-            metadata={"field": "request_id"},
-        )
-    return text
-
-
-def reason_text(text: str, *, required: bool = False) -> str:
-    """What a reviewer writes. Raises ServiceError FIELD_REQUIRED, INVALID_FIELD."""
-    stripped = text.strip()
-    if required and not stripped:
-        reject(ErrorReason.FIELD_REQUIRED, field="reason")
-    if len(stripped) > MAX_REASON:
-        raise ServiceError(
-            ErrorReason.INVALID_FIELD,
-            f"reason must have at most {MAX_REASON} characters",
-            metadata={"field": "reason"},
-        )
-    return stripped
+    """Who decides, and how it goes on record."""
+    return Reviewer(caller_user(), caller())
 
 
 def user_id(text: str) -> str:
@@ -101,7 +66,7 @@ def standing_message(found: Standing) -> pb.KycStatus:
         message.status = pb.CaseStatus.Value(found.case.status)
         message.requested_tier = found.case.requested_tier
     if found.limits.expire_at is not None:
-        message.expire_time.CopyFrom(_timestamp(found.limits.expire_at))
+        message.expire_time.CopyFrom(timestamp(found.limits.expire_at))
     return message
 
 
@@ -114,13 +79,13 @@ def case_message(case: Case) -> pb.KycCase:
         status=pb.CaseStatus.Value(case.status),
         screening_hits=case.screening_hits,
         decided_by=case.decided_by or "",
-        submitted_time=_timestamp(case.submitted_at),
+        submitted_time=timestamp(case.submitted_at),
         erased=case.erased_at is not None,
     )
     if case.decided_at is not None:
-        message.decided_time.CopyFrom(_timestamp(case.decided_at))
+        message.decided_time.CopyFrom(timestamp(case.decided_at))
     if case.expire_at is not None:
-        message.expire_time.CopyFrom(_timestamp(case.expire_at))
+        message.expire_time.CopyFrom(timestamp(case.expire_at))
     return message
 
 
@@ -143,10 +108,10 @@ def user_tier_message(user: str, limits: TierLimits, changes: list[TierChange]) 
     """What a user has, and how it came to be."""
     message = pb.UserTier(user_id=user, tier=limits.tier)
     if limits.expire_at is not None:
-        message.expire_time.CopyFrom(_timestamp(limits.expire_at))
+        message.expire_time.CopyFrom(timestamp(limits.expire_at))
     for one in changes:
         message.changes.add(
-            tier=one.tier, cause=one.cause, case_id=str(one.case_id), change_time=_timestamp(one.changed_at)
+            tier=one.tier, cause=one.cause, case_id=str(one.case_id), change_time=timestamp(one.changed_at)
         )
     return message
 
@@ -163,9 +128,3 @@ def tier_message(tier: Tier) -> pb.KycTier:
 
 def _person_message(person: Person) -> pb.PersonalData:
     return pb.PersonalData(**{name: getattr(person, name) for name in PERSON_FIELDS})
-
-
-def _timestamp(instant: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(instant)
-    return message
