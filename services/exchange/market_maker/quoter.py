@@ -124,6 +124,8 @@ class Quoter:
         self._stale_after_s = stale_after_s
         self._now = now
         self._markets: dict[str, _Market] = {}
+        # Problems that are in the log already, by market; "" for what concerns all.
+        self._said: dict[str, str] = {}
         # The newest sequence at which an order of ours changed by our doing.
         self._done_sequence = 0
         self._ids = (f"mm-{secrets.token_hex(6)}-{number}" for number in itertools.count(1))
@@ -148,12 +150,20 @@ class Quoter:
             return self._idle(settings, DISABLED)
         try:
             with self._metrics.round_seconds.time():
-                return await self._round(settings)
+                reports = await self._round(settings)
         except Away as error:
             self._metrics.failures.inc()
-            self._log.warning("not quoting", error=str(error))
+            self._say("", str(error))
             await self._session.close()
             return self._idle(settings, NOT_CONNECTED)
+        self._said.pop("", None)
+        return reports
+
+    def _say(self, symbol: str, problem: str) -> None:
+        """Once, not in every round in which it is so."""
+        if self._said.get(symbol) != problem:
+            self._said[symbol] = problem
+            self._log.warning("not quoting", symbol=symbol, problem=problem)
 
     def _idle(self, settings: Settings, state: str) -> list[Report]:
         return [
@@ -203,9 +213,13 @@ class Quoter:
         try:
             found = await self._exchange.reference(symbol)
         except Away as error:
-            self._log.warning("no reference price", symbol=symbol, error=str(error))
+            self._say(symbol, str(error))
             return None
-        return found if found is not None and found.age_s <= self._stale_after_s and found.price > 0 else None
+        if found is None or found.age_s > self._stale_after_s or found.price <= 0:
+            self._say(symbol, "there is no reference price" if found is None else "the reference price is too old")
+            return None
+        self._said.pop(symbol, None)
+        return found
 
     async def _decide(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hashlib
 import hmac
 import json
@@ -92,7 +91,7 @@ class KeyFile:
         self._token = ""
 
     async def _renew(self) -> None:
-        api_key, secret = await asyncio.to_thread(self._read)
+        api_key, secret = await asyncio.to_thread(read_key, self._file)
         request = auth_service_pb2.ExchangeApiKeyRequest()
         signed = signed_headers(api_key, secret, _EXCHANGE, request.SerializeToString())
         try:
@@ -103,24 +102,27 @@ class KeyFile:
         life = max(tokens.access_expire_time.seconds - time.time(), 0.0)
         self._renew_at = time.monotonic() + life * _RENEW_BELOW
 
-    def _read(self) -> tuple[str, bytes]:
-        try:
-            found = json.loads(self._file.read_text())
-            return str(found["api_key"]), base64.b64decode(found["secret"], validate=True)
-        except FileNotFoundError:
-            raise Away(f"there is no API key in {self._file} yet") from None
-        except (OSError, ValueError, KeyError, TypeError, binascii.Error) as error:
-            # Not what it holds: it is a secret.
-            raise Away(f"{self._file} is no API key: {type(error).__name__}") from None
+
+def read_key(file: Path) -> tuple[str, bytes]:
+    """Public id and secret. Raises Away."""
+    try:
+        found = json.loads(file.read_text())
+        return str(found["api_key"]), base64.b64decode(found["secret"], validate=True)
+    except FileNotFoundError:
+        raise Away(f"there is no API key in {file} yet") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Not what it holds: it is a secret.
+        raise Away(f"{file} is no API key: {type(error).__name__}") from None
 
 
 def signed_headers(api_key: str, secret: bytes, path: str, body: bytes) -> Metadata:
-    """The headers of a signed gRPC call that is made now, as docs/SIGNING.md says."""
+    """The headers of a signed gRPC call that is made now."""
     timestamp, nonce = str(time.time_ns() // 1_000_000), secrets.token_urlsafe(16)
-    return _signed(api_key, secret, path, body, timestamp, nonce)
+    return signature_headers(api_key, secret, path, body, timestamp, nonce)
 
 
-def _signed(api_key: str, secret: bytes, path: str, body: bytes, timestamp: str, nonce: str) -> Metadata:
+def signature_headers(api_key: str, secret: bytes, path: str, body: bytes, timestamp: str, nonce: str) -> Metadata:
+    """As docs/SIGNING.md says."""
     content = hashlib.sha256(body).hexdigest()
     text = f"{_FIRST_LINE}\n{timestamp}\n{nonce}\nPOST\n{path}\n{content}"
     signature = base64.b64encode(hmac.digest(secret, text.encode(), "sha256")).decode("ascii")
