@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIN_SECRET_CHARACTERS: Final = 32
-_DAILY: Final = {1: "PINCEX_KYC_TIER1_DAILY", 2: "PINCEX_KYC_TIER2_DAILY"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,14 +25,17 @@ class KycConfig:
     @classmethod
     def read(cls, environment: Environment) -> KycConfig:
         """Read and check everything. Raises ConfigError, naming the variable."""
+        given = {
+            1: ("PINCEX_KYC_TIER1_DAILY", environment.optional("PINCEX_KYC_TIER1_DAILY")),
+            2: ("PINCEX_KYC_TIER2_DAILY", environment.optional("PINCEX_KYC_TIER2_DAILY")),
+        }
         daily = {}
-        for tier, name in _DAILY.items():
-            text = environment.optional(name)
-            if text is not None:
-                try:
+        for tier, (name, text) in given.items():
+            try:
+                if text is not None:
                     daily[tier] = parse_daily(text)
-                except ValueError as error:
-                    raise ConfigError(f"{name}: {error}") from None
+            except ValueError as error:
+                raise ConfigError(f"{name}: {error}") from None
         listed = environment.optional("PINCEX_SCREENING_LIST")
         return cls(
             secret=environment.secret("PINCEX_KYC_SECRET", minimum_length=MIN_SECRET_CHARACTERS),
