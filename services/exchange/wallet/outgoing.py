@@ -27,6 +27,7 @@ AT_ONCE: Final = 4
 """Withdrawals that are driven side by side; each needs a connection of the pool now and then."""
 PAGE: Final = 200
 ROUND_EVERY_S: Final = 0.2
+COUNT_EVERY_S: Final = 1.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 
@@ -55,6 +56,7 @@ class Outgoing:
         self._monotonic = monotonic
         # (not before, pause) by what failed last.
         self._resting: dict[str, tuple[float, float]] = {}
+        self._count_at = float("-inf")
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("outgoing")
 
@@ -73,8 +75,15 @@ class Outgoing:
             for one in found:
                 await self._try("transfer", one.transfer_id, self._transfer(one))
         self._resting = {one: rest for one, rest in self._resting.items() if one in due}
-        self._metrics.seen(await self._withdrawals.counts(), stopped=bool(await self._stops.why()))
+        await self._count()
         return False
+
+    async def _count(self) -> None:
+        """For the metrics, now and then."""
+        if self._monotonic() < self._count_at:
+            return
+        self._metrics.seen(await self._withdrawals.counts(), stopped=bool(await self._stops.why()))
+        self._count_at = self._monotonic() + COUNT_EVERY_S
 
     def _withdrawal(self, withdrawal_id: str) -> Callable[[], Awaitable[object]]:
         return lambda: self._steps.drive(withdrawal_id)
