@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, Self
 
 import aiohttp
+import structlog
 
 from exchange.market_data.venues.dialect import Broken, Fault
 from exchange.market_data.venues.limits import Limits, is_local
@@ -68,7 +69,9 @@ class Snapshots:
 
     async def _fetch(self, symbol: str, pause_s: float) -> None:
         await asyncio.sleep(pause_s)
-        self._come.append((symbol, await self._body(self._venue.rest_url + self._dialect.snapshot_path(symbol))))
+        body = await self._body(self._venue.rest_url + self._dialect.snapshot_path(symbol))
+        # Not in one line with the `await`: the list of before it may have been taken meanwhile.
+        self._come.append((symbol, body))
 
     async def _body(self, url: str) -> bytes | None:
         """What the address answers; None for a refusal, for too much, and for no answer in time."""
@@ -86,4 +89,7 @@ class Snapshots:
                         return None
                 return bytes(body)
         except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+        except Exception:  # noqa: BLE001 - by a defect too it is wanted again, and the feed given up after max_fetches
+            structlog.get_logger("feed").exception("a snapshot could not be fetched", feed=self._venue.name)
             return None
