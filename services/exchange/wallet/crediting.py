@@ -86,11 +86,9 @@ class Crediting(DepositDriver):
             if error.reason != ErrorReason.REQUEST_TOO_OLD:
                 raise
         # The engine no longer knows whether it did: the ledger does.
-        found = await self._ledger.credited(account, deposit.asset, request_id)
+        found = await self._ledger.credited(account, deposit.asset, request_id, deposit.credit_asked_at)
         if found is None:
-            raise ServiceError(
-                ErrorReason.NOT_READY, "only the ledger can tell whether this was credited: it is behind"
-            )
+            raise NotYet("only the ledger can tell whether this was credited, and it cannot yet")
         if found:
             return found
         await self._moved(

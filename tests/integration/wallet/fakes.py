@@ -191,7 +191,8 @@ class FakeLedger:
         loss = (custody_account, asset, _units(asset, amount))
         assert self.losses.setdefault(request_id, loss) == loss
 
-    async def credited(self, account: str, asset: str, request_id: str) -> int | None:
+    async def credited(self, account: str, asset: str, request_id: str, since: datetime | None = None) -> int | None:
+        assert since is not None, "nothing older need be looked at"
         found = self._engine.credits.get(request_id)
         if found is not None:
             assert found[:2] == (account, asset)

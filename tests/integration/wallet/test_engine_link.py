@@ -80,7 +80,7 @@ async def test_assets_are_known_with_their_decimals(client: InternalClient) -> N
 async def test_the_ledger_tells_what_was_credited_and_takes_losses_once(
     monkeypatch: pytest.MonkeyPatch, exchange: Exchange, client: InternalClient, database: Database
 ) -> None:
-    since = datetime.now(UTC) - timedelta(minutes=1)
+    since = datetime.now(UTC) - timedelta(minutes=2)
     sequence = await EngineFunds(client).deposit("payer", "BTC", "2", "deposit:simulated:1", "why")
     async with running_settlement(monkeypatch, exchange, database) as settlement:
         await settlement.settled(exchange)
@@ -89,6 +89,8 @@ async def test_the_ledger_tells_what_was_credited_and_takes_losses_once(
             ledger = SettlementLedger(to_settlement)
             assert await ledger.credited("payer", "BTC", "deposit:simulated:1", since) == sequence
             assert await ledger.credited("payer", "BTC", "deposit:simulated:2", since) == 0
+            lately = datetime.now(UTC) - timedelta(seconds=30)
+            assert await ledger.credited("payer", "BTC", "deposit:simulated:2", lately) is None, "it may be on its way"
             loss = ("custody:simulated", "BTC", "0.5", "loss:simulated:1", "it vanished")
             for _ in range(2):
                 await ledger.record_loss(*loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,7 +18,6 @@ from pincex.trading.v1 import funds_service_pb2 as funds_pb
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import datetime
 
     from exchange.runtime.internal_client import InternalClient
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 MAX_SEARCHED_PAGES: Final = 20
 # Anybody may ask which networks there are: the engine need not hear of each.
 ASSETS_AGE_S: Final = 1.0
+# What was asked so lately may still be on its way to the ledger.
+SETTLED_AFTER_S: Final = 60.0
 CLOCKS_APART_S: Final = 60
 _FOLLOWING: Final = "RUNNING"
 
@@ -155,6 +157,8 @@ class SettlementLedger:
     async def _posted(
         self, cause: str, account: str, asset: str, request_id: str, since: datetime | None
     ) -> int | None:
+        if since is not None and datetime.now(UTC).timestamp() < since.timestamp() + SETTLED_AFTER_S:
+            return None
         status = await self._call("GetSettlementStatus", settlement_pb.GetSettlementStatusRequest())
         caught_up = status.state == _FOLLOWING and status.settled_sequence == status.head_sequence
         # The engine's clock may be behind ours.
