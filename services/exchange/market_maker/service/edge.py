@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     Metadata = tuple[tuple[str, str], ...]
 
 CALL_S: Final = 2.0
+# Between two exchanges of the key for a token: refusals end up in the security log.
+AGAIN_S: Final = 1.0
 DEVELOPMENT_ACCOUNT: Final = "market-maker"
 _EXCHANGE: Final = "/pincex.auth.v1.AuthService/ExchangeApiKey"
 _FIRST_LINE: Final = "PINCEX1-HMAC-SHA256"
@@ -77,18 +79,29 @@ class KeyFile:
         self._stub: Any = auth_service_pb2_grpc.AuthServiceStub(channel)
         self._token = ""
         # On the monotonic clock: those of client and exchange may differ.
-        self._renew_at = 0.0
+        self._renew_at = self._dies_at = 0.0
+        self._again_at = 0.0
+        self._lock = asyncio.Lock()
         self.account = ""
 
     async def metadata(self) -> Metadata:
-        """The token, renewed where little of its life is left. Raises Away."""
-        if not self._token or time.monotonic() >= self._renew_at:
-            await self._renew()
+        """The token, renewed where little of its life is left; if that fails, it is used on while it lives. Raises Away."""
+        async with self._lock:
+            now = time.monotonic()
+            if now >= max(self._renew_at, self._again_at):
+                self._again_at = now + AGAIN_S
+                try:
+                    await self._renew()
+                except Away:
+                    if now >= self._dies_at:
+                        raise
+        if now >= self._dies_at:
+            raise Away("the API key got no token a moment ago")
         return (("authorization", f"Bearer {self._token}"),)
 
     def refused(self) -> None:
         """Another token next time."""
-        self._token = ""
+        self._renew_at = self._dies_at = 0.0
 
     async def _renew(self) -> None:
         api_key, secret = await asyncio.to_thread(read_key, self._file)
@@ -101,6 +114,7 @@ class KeyFile:
         self._token, self.account = tokens.access_token, tokens.account
         life = max(tokens.access_expire_time.seconds - time.time(), 0.0)
         self._renew_at = time.monotonic() + life * _RENEW_BELOW
+        self._dies_at = time.monotonic() + life
 
 
 def read_key(file: Path) -> tuple[str, bytes]:
