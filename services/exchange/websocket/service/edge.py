@@ -208,13 +208,18 @@ def _refusals() -> Iterator[None]:
 
 
 def _parsed(body: dict[str, Any], kind: type[Message]) -> Message:
-    """Raises ServiceError MALFORMED_REQUEST, saying what does not fit. Names of enum values may have any case, as in REST."""
-    upper = {
-        field.name for field in kind.DESCRIPTOR.fields if field.enum_type is not None
-    }  # all of them are of one level
-    shaped = {
-        name: value.upper() if name in upper and isinstance(value, str) else value for name, value in body.items()
-    }
+    """Raises ServiceError, naming what does not fit. Names of enum values may have any case, as in REST."""
+    fields = {name: field for field in kind.DESCRIPTOR.fields for name in (field.name, field.json_name)}
+    shaped: dict[str, Any] = {}
+    for name, value in body.items():
+        field = fields.get(name)
+        if field is None:
+            raise ServiceError(ErrorReason.FIELD_NOT_ALLOWED, "no such field", metadata={"field": name})
+        shaped[name] = value
+        if field.enum_type is not None and isinstance(value, str):
+            shaped[name] = value.upper()
+            if shaped[name] not in field.enum_type.values_by_name:
+                raise ServiceError(ErrorReason.UNKNOWN_ENUM_VALUE, metadata={"field": name})
     try:
         return json_format.ParseDict(shaped, kind())
     except json_format.ParseError as error:
