@@ -33,6 +33,7 @@ from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
 from pincex_client.settlement import Statements
 from pincex_client.transport import Caller, RetryPolicy, Tls, is_https, open_channel
+from pincex_client.wallet import Wallet
 
 Amount = Decimal | int | str
 Item = TypeVar("Item")
@@ -126,6 +127,11 @@ class ExchangeClient:
     def statements(self) -> Statements:
         """What changed the account's balances, and the fees it paid."""
         return Statements(self.channel, self._caller)
+
+    @property
+    def wallet(self) -> Wallet:
+        """Deposits, withdrawals and transfers."""
+        return Wallet(self.channel, self._caller)
 
     @property
     def kyc(self) -> KycClient:

@@ -7,7 +7,7 @@ import typer
 from rich.markup import escape
 
 from pincex_client import models
-from pincex_client.cli import kyc, ledger, render, users
+from pincex_client.cli import kyc, ledger, render, users, wallet
 from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, show_fields, usage_error
 
 Symbol = Annotated[str, typer.Argument(help="Such as BTCUSD.")]
@@ -33,6 +33,7 @@ def build() -> typer.Typer:
     users.add_to(group)
     ledger.add_to(group)
     kyc.add_to(group)
+    wallet.add_to(group)
     return group
 
 
