@@ -27,7 +27,7 @@ from pincex_client.requests import enum_value
 from pincex_client.settlement import SettlementAdmin
 from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
 from pincex_client.user_admin import UserAdmin
-from pincex_client.wallet import WalletAdmin
+from pincex_client.venue_feeds import FeedsAdmin
 
 Amount = Decimal | int | str
 PAGE_SIZE = 500
@@ -67,11 +67,6 @@ class AdminClient:
         return SettlementAdmin(self.channel, self._caller)
 
     @property
-    def wallet(self) -> WalletAdmin:
-        """Withdrawals that wait, stops and freezes, the simulated network."""
-        return WalletAdmin(self.channel, self._caller)
-
-    @property
     def kyc(self) -> KycAdmin:
         """The review of KYC cases."""
         return KycAdmin(self.channel, self._caller)
@@ -80,6 +75,11 @@ class AdminClient:
     def market_maker(self) -> MarketMakerAdmin:
         """The exchange's own market maker."""
         return MarketMakerAdmin(self.channel, self._caller)
+
+    @property
+    def feeds(self) -> FeedsAdmin:
+        """The connections to other venues, and what their prices come to."""
+        return FeedsAdmin(self.channel, self._caller)
 
     async def close(self) -> None:
         """Close the channel."""

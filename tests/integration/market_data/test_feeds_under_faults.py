@@ -225,7 +225,11 @@ async def test_a_book_that_breaks_again_and_again_is_not_fetched_without_pause()
 async def test_the_simulated_venue_is_followed_and_repeats_itself_by_its_seed() -> None:
     def walked(seed: int) -> list[int]:
         walk = Walk(5_000_000, random.Random(seed))
-        return [walk.middle for _ in range(500) if walk.step()]
+        prices = []
+        for _ in range(500):
+            walk.step()
+            prices.append(walk.middle)
+        return prices
 
     assert walked(1) == walked(1) != walked(2)
     assert len(set(walked(1))) > 100

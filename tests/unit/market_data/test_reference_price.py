@@ -152,8 +152,9 @@ def test_a_book_is_as_a_table_of_its_levels(changes: list[tuple[bool, int, int]]
         else:
             table.pop(price, None)
         bids, asks = tables
-        assert book.best_bid == ((max(bids), bids[max(bids)]) if bids else None)
-        assert book.best_ask == ((min(asks), asks[min(asks)]) if asks else None)
+        best_bid = (Decimal(max(bids)), Decimal(bids[max(bids)])) if bids else None
+        best_ask = (Decimal(min(asks)), Decimal(asks[min(asks)])) if asks else None
+        assert (book.best_bid, book.best_ask) == (best_bid, best_ask)
         assert len(book) == len(bids) + len(asks)
 
 
