@@ -28,6 +28,7 @@ from pincex_client.settlement import SettlementAdmin
 from pincex_client.transport import Caller, Identity, RetryPolicy, Tls, new_id, open_channel, with_request_id
 from pincex_client.user_admin import UserAdmin
 from pincex_client.venue_feeds import FeedsAdmin
+from pincex_client.wallet import WalletAdmin
 
 Amount = Decimal | int | str
 PAGE_SIZE = 500
@@ -65,6 +66,11 @@ class AdminClient:
     def settlement(self) -> SettlementAdmin:
         """The ledger, and whether it agrees with the engine."""
         return SettlementAdmin(self.channel, self._caller)
+
+    @property
+    def wallet(self) -> WalletAdmin:
+        """Withdrawals that wait, stops and freezes, the simulated network."""
+        return WalletAdmin(self.channel, self._caller)
 
     @property
     def kyc(self) -> KycAdmin:
