@@ -22,6 +22,7 @@ from pincex_client.cli import (
     orders,
     replay,
     replicas,
+    wallet,
 )
 from pincex_client.cli.context import DEADLINE, Settings
 from pincex_client.transport import Tls
@@ -52,8 +53,9 @@ def build_app() -> typer.Typer:
     ledger.register(app)
     app.add_typer(keys.build(), name="keys")
     app.add_typer(kyc.build(), name="kyc")
-    app.add_typer(mm.build(), name="mm")
     app.add_typer(feeds.build(), name="feeds")
+    app.add_typer(wallet.build(), name="wallet")
+    app.add_typer(mm.build(), name="mm")
     app.add_typer(admin.build(), name="admin")
     app.add_typer(journal.build(), name="journal")
     app.add_typer(audit.build(), name="audit")
