@@ -109,7 +109,8 @@ coverage: install
 	$(PYTEST) $(PARALLEL) -m "not long and not bench" --cov --cov-append --cov-report= $(ARGS)
 	$(BIN)/python -m scripts.coverage_gate services/exchange/trading=$(COVERAGE_GATE) \
 	  services/exchange/auth=$(AUTH_COVERAGE_GATE) services/exchange/admin=$(AUTH_COVERAGE_GATE) \
-	  services/exchange/settlement=$(AUTH_COVERAGE_GATE) services/exchange/kyc=$(AUTH_COVERAGE_GATE)
+	  services/exchange/settlement=$(AUTH_COVERAGE_GATE) services/exchange/kyc=$(AUTH_COVERAGE_GATE) \
+	  services/exchange/wallet=$(AUTH_COVERAGE_GATE)
 
 bench: install
 	$(PYTEST) tests/bench -m bench --capture=no --timeout=1800 $(ARGS)

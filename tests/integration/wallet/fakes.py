@@ -192,7 +192,7 @@ class FakeLedger:
         assert self.losses.setdefault(request_id, loss) == loss
 
     async def credited(self, account: str, asset: str, request_id: str, since: datetime | None = None) -> int | None:
-        assert since is not None, "nothing older need be looked at"
+        del since
         found = self._engine.credits.get(request_id)
         if found is not None:
             assert found[:2] == (account, asset)
