@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from exchange.settlement.corrections import Corrections
     from exchange.settlement.reconciliation import Reconciler
     from exchange.settlement.settler import Settler
+
+SOON_S: Final = 0.1
+AGAIN_S: Final = 2.0
 
 
 class Upkeep:
@@ -39,11 +42,16 @@ class Upkeep:
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[object]], what: str) -> None:
         while True:
-            if self._settler.is_writer:
-                try:
-                    await work()
-                except ServiceError as error:
-                    self._log.warning(what, error=str(error))
-                except Exception:  # noqa: BLE001 - a defect in one round must not end the others
-                    self._log.exception(what)
-            await asyncio.sleep(seconds)
+            if not self._settler.is_writer:
+                # It may become one at any moment, and until it has compared once no withdrawal goes out.
+                await asyncio.sleep(min(seconds, SOON_S))
+                continue
+            pause = seconds
+            try:
+                await work()
+            except ServiceError as error:
+                self._log.warning(what, error=str(error))
+                pause = min(seconds, AGAIN_S)
+            except Exception:  # noqa: BLE001 - a defect in one round must not end the others
+                self._log.exception(what)
+            await asyncio.sleep(pause)
