@@ -21,7 +21,8 @@ from pincex_client.errors import (
     Unavailable,
 )
 from pincex_client.feeds import BalancesChanged, BalanceStream, OrderEventStream, OrdersSnapshot, TradeStream
-from pincex_client.models import Balance, Book, Fill, Health, Level, Market, Order, Trade
+from pincex_client.market_data import CandleStream, MarketData, TickerStream
+from pincex_client.models import Balance, Book, Candle, Fill, Health, Level, Market, Order, Ticker, Trade
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
 from pincex_client.transport import RetryPolicy, Tls
@@ -34,6 +35,8 @@ __all__ = [
     "BalancesChanged",
     "Book",
     "BookStream",
+    "Candle",
+    "CandleStream",
     "CommandResult",
     "DataLoss",
     "ExchangeClient",
@@ -45,6 +48,7 @@ __all__ = [
     "Level",
     "LiveBook",
     "Market",
+    "MarketData",
     "NotFound",
     "Order",
     "OrderEventStream",
@@ -57,6 +61,8 @@ __all__ = [
     "RetryPolicy",
     "SessionClosed",
     "SessionOptions",
+    "Ticker",
+    "TickerStream",
     "Tls",
     "Trade",
     "TradeStream",

@@ -2,11 +2,12 @@
 
 import zlib
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from decimal import Decimal
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from pincex.marketdata.v1 import market_data_service_pb2
 from pincex.trading.v1 import market_service_pb2, types_pb2
 from pincex_client.errors import ExchangeError, Unavailable
 from pincex_client.models import Level
@@ -14,6 +15,7 @@ from pincex_client.streams import Reconnect, ResumableStream
 from pincex_client.transport import Identity, Metadata
 
 if TYPE_CHECKING:
+    from pincex.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceAsyncStub
     from pincex.trading.v1.market_service_pb2_grpc import MarketServiceAsyncStub
 
 CHECKSUM_LEVELS = 10
@@ -73,10 +75,12 @@ class BookSide:
 class LiveBook:
     """An aggregated book kept by a `BookStream`.
 
-    While `live` is False the book is empty: it is being fetched anew, and a wrong one is never shown.
+    While `live` is False the book is empty: it is being fetched anew, and a wrong one is never shown. While `stale` is True
+    it is the last one that was right, and may be old: the connection is lost, silent, or behind the exchange.
     """
 
-    def __init__(self, symbol: str, depth: int = 0) -> None:
+    def __init__(self, symbol: str, depth: int = 0, trouble: Callable[[], str] = str) -> None:
+        self._trouble = trouble
         self.symbol = symbol
         self.depth = depth
         self.sequence = 0
@@ -92,6 +96,11 @@ class LiveBook:
     def asks(self, depth: int | None = None) -> tuple[Level, ...]:
         """Asks, best first."""
         return self.ask_side.levels(depth)
+
+    @property
+    def stale(self) -> bool:
+        """Whether the book may be old."""
+        return bool(self._trouble())
 
     @property
     def best_bid(self) -> Decimal | None:
@@ -145,27 +154,50 @@ def checksum_of(bids: list[str], asks: list[str]) -> int:
     return zlib.crc32(":".join(turns).encode("ascii"))
 
 
+class BookStubs(NamedTuple):
+    """Who sends books: each change as it comes, or conflated."""
+
+    markets: "MarketServiceAsyncStub"
+    market_data: "MarketDataServiceAsyncStub"
+
+
 class BookStream(ResumableStream[LiveBook]):
     """A live book: each iteration gives the same `LiveBook`, changed by one message and verified.
 
     Sequence, checksum and "not crossed" are checked on every message; whatever does not add up empties the book,
-    counts in `gaps` or `mismatches`, and fetches a fresh snapshot.
+    counts in `gaps` or `mismatches`, and fetches a fresh snapshot. With `tell_stale` an iteration ends, too, when the
+    connection is lost and the book becomes `stale`. With `interval_ms` (100, 250, 1000) the exchange sends at most one
+    message in that time, with all that changed.
     """
 
     def __init__(
-        self, stub: "MarketServiceAsyncStub", identity: Identity, symbol: str, depth: int = 0, **options: Any
+        self,
+        stubs: "BookStubs",
+        identity: Identity,
+        symbol: str,
+        depth: int = 0,
+        *,
+        interval_ms: int = 0,
+        tell_stale: bool = False,
+        **options: Any,
     ) -> None:
         super().__init__(identity, **options)
-        self.book = LiveBook(symbol, depth)
-        self._stub = stub
+        self.book = LiveBook(symbol, depth, lambda: self.trouble)
+        self._stubs = stubs
+        self._interval_ms = interval_ms
+        self._tell_stale = tell_stale
         # A token without the book it continues would build on nothing.
         self.resume_token = ""
 
     def _call(self, resume_token: str, metadata: Metadata) -> Any:
-        request = market_service_pb2.StreamOrderBookRequest(
-            symbol=self.book.symbol, depth=self.book.depth, resume_token=resume_token
-        )
-        return self._stub.StreamOrderBook(request, metadata=metadata)
+        symbol, depth = self.book.symbol, self.book.depth
+        if self._interval_ms:
+            conflated = market_data_service_pb2.StreamBookRequest(
+                symbol=symbol, depth=depth, interval_ms=self._interval_ms, resume_token=resume_token
+            )
+            return self._stubs.market_data.StreamBook(conflated, metadata=metadata)
+        request = market_service_pb2.StreamOrderBookRequest(symbol=symbol, depth=depth, resume_token=resume_token)
+        return self._stubs.markets.StreamOrderBook(request, metadata=metadata)
 
     def _apply(self, kind: str, message: Any) -> Iterable[LiveBook]:
         match kind:
@@ -194,6 +226,9 @@ class BookStream(ResumableStream[LiveBook]):
     def _discard(self, *, history_changed: bool) -> None:
         del history_changed
         self.book.clear()
+
+    def _interrupted(self) -> Iterable[LiveBook]:
+        return (self.book,) if self._tell_stale else ()
 
 
 def _wrong_book(checksum: int, book: LiveBook) -> ExchangeError:

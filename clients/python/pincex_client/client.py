@@ -10,6 +10,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pincex.marketdata.v1 import market_data_service_pb2_grpc
 from pincex.trading.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -24,11 +25,13 @@ from pincex.trading.v1 import (
 from pincex_client import models, requests
 from pincex_client.admin import AdminClient
 from pincex_client.auth import AuthClient
-from pincex_client.book import BookStream
+from pincex_client.book import BookStream, BookStubs
 from pincex_client.convert import from_wire
 from pincex_client.credentials import Credentials, Fixed
 from pincex_client.feeds import BalanceStream, OrderEventStream, TradeStream
+from pincex_client.horizon import Horizon
 from pincex_client.kyc import KycClient
+from pincex_client.market_data import MarketData
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
 from pincex_client.settlement import Statements
@@ -85,6 +88,8 @@ class ExchangeClient:
         self._markets = market_service_pb2_grpc.MarketServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
         self._health = health_service_pb2_grpc.HealthServiceStub(self.channel)
+        self._market_data = market_data_service_pb2_grpc.MarketDataServiceStub(self.channel)
+        self._horizon = Horizon()
         self.last_sequence = 0
 
     async def __aenter__(self) -> Self:
@@ -127,6 +132,11 @@ class ExchangeClient:
     def statements(self) -> Statements:
         """What changed the account's balances, and the fees it paid."""
         return Statements(self.channel, self._caller)
+
+    @property
+    def market_data(self) -> MarketData:
+        """Candles, tickers, and trades of any past."""
+        return MarketData(self.channel, self._caller, self.credentials, self._stream_options)
 
     @property
     def wallet(self) -> Wallet:
@@ -347,20 +357,28 @@ class ExchangeClient:
     # --- Streams ----------------------------------------------------------------------------------------------------
 
     def book_stream(self, symbol: str, *, depth: int = 0, **options: Any) -> BookStream:
-        """A live, verified book: `async for book in stream`. Depth 10, 50, 200, or 0 for all levels."""
-        return BookStream(self._markets, self.credentials, symbol, depth, **options)
+        """A live, verified book: `async for book in stream`. Depth 10, 50, 200, or 0 for all levels.
+
+        `interval_ms` (100, 250, 1000) conflates; `tell_stale` ends a wait, too, when the book becomes stale.
+        """
+        stubs: Any = BookStubs(self._markets, self._market_data)
+        return BookStream(stubs, self.credentials, symbol, depth, **self._stream_options(), **options)
 
     def order_events(self, **options: Any) -> OrderEventStream:
         """The account's own events: a snapshot of open orders, then each change and fill."""
-        return OrderEventStream(self._orders, self.credentials, **options)
+        return OrderEventStream(self._orders, self.credentials, **self._stream_options(), **options)
 
     def trade_stream(self, symbol: str, **options: Any) -> TradeStream:
         """The public trades of a market, the latest first batch included."""
-        return TradeStream(self._markets, self.credentials, symbol, **options)
+        return TradeStream(self._markets, self.credentials, symbol, **self._stream_options(), **options)
 
     def balance_stream(self, **options: Any) -> BalanceStream:
         """The account's balances as they change."""
-        return BalanceStream(self._accounts, self.credentials, **options)
+        return BalanceStream(self._accounts, self.credentials, **self._stream_options(), **options)
+
+    def _stream_options(self) -> dict[str, Any]:
+        # What one stream or answer has seen, no other one may lie behind for long.
+        return {"horizon": self._horizon}
 
     # --- Read your writes -------------------------------------------------------------------------------------------
 
@@ -370,6 +388,7 @@ class ExchangeClient:
 
     def _saw(self, sequence: int) -> None:
         self.last_sequence = max(self.last_sequence, sequence)
+        self._horizon.saw(sequence)
 
     def _min(self, min_sequence: int | None) -> int:
         return self.last_sequence if min_sequence is None else min_sequence

@@ -70,13 +70,17 @@ class OrderEventStream(ResumableStream[OrderUpdate]):
 
 
 class TradeStream(ResumableStream[Trade]):
-    """Public trades in order, each once: what a fresh snapshot repeats is left out."""
+    """Public trades in order, each once: what a fresh snapshot repeats is left out.
+
+    `missed` counts the outages after which trades may be missing: a fresh snapshot that does not reach back to the last trade.
+    """
 
     def __init__(self, stub: "MarketServiceAsyncStub", identity: Identity, symbol: str, **options: Any) -> None:
         super().__init__(identity, **options)
         self.symbol = symbol
         self._stub = stub
         self._newest = (0, 0)
+        self.missed = 0
 
     def _call(self, resume_token: str, metadata: Metadata) -> Any:
         request = market_service_pb2.StreamTradesRequest(symbol=self.symbol, resume_token=resume_token)
@@ -84,6 +88,8 @@ class TradeStream(ResumableStream[Trade]):
 
     def _apply(self, kind: str, message: Any) -> Iterable[Trade]:
         batch = message.snapshot if kind == "snapshot" else message.trades
+        if kind == "snapshot" and self._newest > (0, 0) and batch.trades:
+            self.missed += trade_place(batch.trades[0].trade_id) > self._newest
         fresh: list[Trade] = []
         for trade in batch.trades:
             place = trade_place(trade.trade_id)
@@ -94,6 +100,7 @@ class TradeStream(ResumableStream[Trade]):
 
     def _discard(self, *, history_changed: bool) -> None:
         if history_changed:
+            self.missed += self._newest > (0, 0)
             self._newest = (0, 0)
 
 

@@ -122,6 +122,46 @@ class Trade:
 
 
 @dataclass(frozen=True, slots=True)
+class Candle:
+    """The trades of one interval. `sequence` is the last trade's; once `closed` it is never changed."""
+
+    symbol: str
+    interval: str
+    open_time: datetime | None
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trade_count: int
+    closed: bool
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """The 24 hours of a market that end with `ticker_time`; what is not there yet is None."""
+
+    symbol: str
+    last_price: Decimal | None
+    last_quantity: Decimal | None
+    best_bid: Decimal | None
+    best_bid_quantity: Decimal | None
+    best_ask: Decimal | None
+    best_ask_quantity: Decimal | None
+    open_price: Decimal | None
+    high_price: Decimal | None
+    low_price: Decimal | None
+    volume: Decimal
+    quote_volume: Decimal
+    trade_count: int
+    price_change: Decimal | None
+    sequence: int
+    ticker_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class Level:
     """One price of an aggregated book."""
 

@@ -3,9 +3,12 @@
 A feed connects, hands each message to its subclass, and reconnects by itself with the last resume token. Where the
 contract's `prev_sequence` does not match, the feed throws its state away and begins with a fresh snapshot; it counts
 that in `gaps`. It ends only when closed or when the exchange refuses for good (unknown symbol, no permission).
+
+Meanwhile `trouble` says whether what it shows may be old, and why: what is old is never passed off as new.
 """
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
@@ -25,12 +28,15 @@ from pincex_client.errors import (
     decode_error,
     error_of_reason,
 )
+from pincex_client.horizon import Horizon
 from pincex_client.transport import END_OF_STREAM, Identity, Metadata, new_id, with_request_id
 
 Update = TypeVar("Update")
 
 HEARTBEAT_INTERVAL = 5.0
 STALE_AFTER = 3 * HEARTBEAT_INTERVAL
+# A heartbeat tells a head; other streams, and answers, may have told a newer one, but not for so long.
+BEHIND_AFTER = 2 * HEARTBEAT_INTERVAL
 
 
 class Reconnect(Exception):
@@ -46,8 +52,10 @@ class ResumableStream(ABC, Generic[Update]):
     """An endless feed: `async for update in stream`. One reader at a time.
 
     `stale_after` is the watchdog in seconds, `max_downtime` how long to try without a single message (None: for ever).
+    Streams of one client share a `horizon`: one whose heartbeats tell a head that others have left behind for `behind_after`
+    seconds is connected anew.
     Counters: `reconnects`, `gaps` (sequence mismatches), `mismatches` (content that does not add up), `resets`
-    (state thrown away). `head_sequence` is the newest durable sequence that a heartbeat has told.
+    (state thrown away), `laggings` (connections that lay behind). `head_sequence` is the newest durable sequence that a heartbeat has told.
     """
 
     def __init__(
@@ -57,8 +65,11 @@ class ResumableStream(ABC, Generic[Update]):
         stale_after: float = STALE_AFTER,
         max_downtime: float | None = None,
         resume_token: str = "",
+        behind_after: float = BEHIND_AFTER,
+        horizon: Horizon | None = None,
     ) -> None:
         self.stale_after = stale_after
+        self.behind_after = behind_after
         self.max_downtime = max_downtime
         self.resume_token = resume_token
         self.sequence = 0
@@ -67,6 +78,13 @@ class ResumableStream(ABC, Generic[Update]):
         self.gaps = 0
         self.mismatches = 0
         self.resets = 0
+        self.laggings = 0
+        self._horizon = horizon or Horizon()
+        # Of the present connection: whether a message has come, and the newest sequence that it has spoken of.
+        self._is_fresh = False
+        self._reached = 0
+        # The newest sequence that was ever shown: what lies before it is old, whoever sends it.
+        self._shown = 0
         self._identity = identity
         self._used: Metadata = ()
         self._renewed = False
@@ -93,6 +111,29 @@ class ResumableStream(ABC, Generic[Update]):
 
     def _discard(self, *, history_changed: bool) -> None:
         """Throw away what was built up: it is wrong, or belongs to another history."""
+
+    def _interrupted(self) -> Iterable[Update]:
+        """What to tell the reader when the connection is lost: nothing, unless the feed says so."""
+        return ()
+
+    # --- How old it is ----------------------------------------------------------------------------------------------
+
+    @property
+    def trouble(self) -> str:
+        """Why what the feed shows may be old: "connecting", "silent" or "behind"; "" where all is well.
+
+        Whoever does not read on finds it silent, too: what was not read is not known.
+        """
+        if not self._is_fresh:
+            return "connecting"
+        if time.monotonic() - self._alive_time > self.stale_after:
+            return "silent"
+        return "behind" if self._reached < self._shown else ""
+
+    @property
+    def stale(self) -> bool:
+        """Whether what the feed shows may be old."""
+        return bool(self.trouble)
 
     # --- Iteration --------------------------------------------------------------------------------------------------
 
@@ -138,8 +179,7 @@ class ResumableStream(ABC, Generic[Update]):
             await updates.aclose()
 
     async def _run(self) -> AsyncGenerator[Update]:
-        loop = asyncio.get_running_loop()
-        self._alive_time = loop.time()
+        self._alive_time = time.monotonic()
         while True:
             error: ExchangeError | None = None
             try:
@@ -150,8 +190,13 @@ class ResumableStream(ABC, Generic[Update]):
                 if turn.reset:
                     self._reset(turn.error)
                 error = turn.error
+            finally:
+                was_fresh, self._is_fresh = self._is_fresh, False
+            if was_fresh:
+                for update in self._interrupted():
+                    yield update
             self.reconnects += 1
-            silence = loop.time() - self._alive_time
+            silence = time.monotonic() - self._alive_time
             if error is not None and self.max_downtime is not None and silence > self.max_downtime:
                 raise error
             await asyncio.sleep(self._backoff.next_delay(error.retry_after if error else None))
@@ -160,6 +205,7 @@ class ResumableStream(ABC, Generic[Update]):
         """Yield the updates of one connection; it always ends with `Reconnect` or the error that ends the feed."""
         request_id = new_id("r")
         self._resumed = self._have_state
+        self._reached = 0
         try:
             self._used = await self._identity.metadata()
         except ExchangeError as error:
@@ -200,12 +246,13 @@ class ResumableStream(ABC, Generic[Update]):
             return Reconnect(error)
         return error
 
+    def _kind_of(self, message: Any) -> str:
+        """What a message carries; "" for content of a newer contract, whose sequence still counts."""
+        return message.WhichOneof("event" if "event" in message.DESCRIPTOR.oneofs_by_name else "update") or ""
+
     def _take(self, message: Any) -> Iterable[Update]:
         """Check one message's place in the stream, and apply it."""
-        kind = message.WhichOneof("event" if "event" in message.DESCRIPTOR.oneofs_by_name else "update")
-        if kind is None:
-            # Content of a newer contract: its sequence still counts.
-            kind = ""
+        kind = self._kind_of(message)
         if kind == "end":
             token = message.end.resume_token
             if token:
@@ -220,6 +267,10 @@ class ResumableStream(ABC, Generic[Update]):
                 updates = self._apply(kind, message)
         self._remember(kind, message)
         self._check(message)
+        if kind == "heartbeat" and 0 < message.heartbeat.head_sequence < self._horizon.known_for(self.behind_after):
+            self.laggings += 1
+            raise Reconnect(Unavailable("the stream lies behind the exchange", reason="UPSTREAM_UNAVAILABLE"))
+        self._is_fresh = True
         self._backoff.reset()
         self._renewed = False
         if kind == "drain":
@@ -243,7 +294,7 @@ class ResumableStream(ABC, Generic[Update]):
             raise Reconnect(Unavailable(text, reason="UPSTREAM_UNAVAILABLE"), reset=True)
 
     def _remember(self, kind: str, message: Any) -> None:
-        self._alive_time = asyncio.get_running_loop().time()
+        self._alive_time = time.monotonic()
         if kind == "snapshot" and not getattr(message.snapshot, "complete", True):
             # Nothing to resume from before the last part.
             return
@@ -257,6 +308,10 @@ class ResumableStream(ABC, Generic[Update]):
             token = inner.resume_token or token
             if kind == "heartbeat":
                 self.head_sequence = max(self.head_sequence, inner.head_sequence)
+                self._reached = max(self._reached, inner.head_sequence)
+        self._reached = max(self._reached, self.sequence)
+        self._shown = max(self._shown, self.sequence)
+        self._horizon.saw(self._reached)
         if token:
             self.resume_token = token
         self._tell_watchers()
@@ -274,4 +329,8 @@ class ResumableStream(ABC, Generic[Update]):
         self.resume_token = ""
         self.sequence = 0
         self._have_state = False
-        self._discard(history_changed=isinstance(error, DataLoss))
+        history_changed = isinstance(error, DataLoss)
+        if history_changed:
+            self._shown = self.head_sequence = 0
+            self._horizon.forget()
+        self._discard(history_changed=history_changed)
