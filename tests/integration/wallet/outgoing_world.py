@@ -127,7 +127,7 @@ class OutgoingWorld(World):
         self.tiers = Tiers()
         self.policy = {"BTC": Decimal("0.5")}
         self.accounts: Any = AnyAccount()
-        self.new_sends = 0
+        self.requests = 0
         super().__init__(database, seed=seed)
         self.engine: OutgoingEngine = OutgoingEngine()
         self.ledger: OutgoingLedger = OutgoingLedger(self.engine)

@@ -79,8 +79,8 @@ class World:
 
     async def pay_in(self, account: str, asset: str, units: int) -> str:
         """A transaction appears; its id."""
-        self.names += 1
         address = await self.address(account, asset)
+        self.names += 1
         return await self.chain.deposit(address, asset, units, f"tx-{self.names}")
 
     async def pay_in_again(self, name: str) -> None:
