@@ -18,7 +18,9 @@ LEADERS: Final = "Three engines, the leader killed"
 CHAOS: Final = "Chaos"
 REAL_FLOW: Final = "The real flow while leaders are killed"
 SCALING: Final = "Scaling under load"
-_ORDER: Final = (ONE_ENGINE, LEADERS, CHAOS, REAL_FLOW, SCALING)
+SETTLEMENT: Final = "Settlement, killed"
+WALLET: Final = "The wallet, killed"
+_ORDER: Final = (ONE_ENGINE, LEADERS, CHAOS, REAL_FLOW, SCALING, SETTLEMENT, WALLET)
 
 _INTRO: Final = """# Reliability report
 
