@@ -87,7 +87,7 @@ class EngineHistory:
             self.do(cmd.replace(account, lots, price, order_id=order_id))
         elif own and what == 2:
             order = self.engine.state.orders[order_id]
-            self.do(cmd.replace(account, max(1, order.lots_open - lots % 2), order.price, order_id=order_id))
+            self.do(cmd.replace(account, max(1, order.lots_open + lots % 3 - 1), order.price, order_id=order_id))
         elif own and what == 3:
             self.do(cmd.reduce(account, 1 + lots % 5, order_id=order_id))
         elif what == 4:
