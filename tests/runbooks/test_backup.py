@@ -6,15 +6,23 @@ import json
 import os
 import sys
 import threading
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psycopg
+from psycopg import sql
+
+from exchange.trading import recovery
+from exchange.trading.journal.postgres import PostgresJournal
+from pincex_client import ExchangeClient
 from tests.document_shell import DocumentShell
 from tests.e2e.rest_client import RestClient
 from tests.unit.docs.examples import examples
 from tests.unit.docs.tables import document
 
 if TYPE_CHECKING:
+    from exchange.trading.recovery import Recovered
     from tests.stack_fixture import ExchangeStack
 
 STEPS = {example.name: example for example in examples(document("docs/RUNBOOKS.md"))}
@@ -47,3 +55,37 @@ def test_a_backup_of_an_exchange_that_trades_restores_to_what_it_was(exchange_st
     status = exchange_stack.folder.command("db", "verify", str(exchange_stack.home.parent / "nothing.dump"))
     assert status.returncode == 1
     assert "cannot be read" in status.stderr
+
+
+async def recovered(url: str, sequence: int) -> Recovered:
+    """The state that a database's journal gives at a sequence."""
+    journal = await PostgresJournal.open(url)
+    try:
+        return await recovery.recover(journal, to_sequence=sequence, exactly=True)
+    finally:
+        await journal.close()
+
+
+async def test_a_backup_and_the_journal_since_give_the_hash_of_the_running_exchange(
+    exchange_stack: ExchangeStack,
+) -> None:
+    client, name = RestClient(exchange_stack), f"restored_{uuid.uuid4().hex[:8]}"
+    file = str(exchange_stack.home.parent / f"{name}.dump")
+    url = exchange_stack.admin_database_url
+    assert url is not None
+    client.placed()
+    assert exchange_stack.folder.command("db", "backup", file).returncode == 0
+    client.placed()
+    async with ExchangeClient(exchange_stack.edge_address, ops_target=exchange_stack.ops_address) as exchange:
+        before = await exchange.admin.engine_state()
+    done = exchange_stack.folder.command("db", "restore", file, name, "--tail")
+    assert done.returncode == 0, done.stderr
+    try:
+        found = await recovered(url.rpartition("/")[0] + f"/{name}", before.sequence)
+        assert (found.engine.state.sequence, found.engine.state_hash()) == (before.sequence, before.state_hash)
+        again = exchange_stack.folder.command("db", "restore", file, name)
+        assert again.returncode == 1
+        assert "already" in again.stderr
+    finally:
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -70,13 +70,13 @@ def backup(url: str, file: Path) -> Mapping[str, Content]:
     """
     unfinished = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        with _connected(url) as connection:
+        with connected(url) as connection:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             row = connection.execute("SELECT pg_export_snapshot()").fetchone()
             assert row is not None
             # Made before it is written: nobody else may read what is in it.
             unfinished.touch(mode=0o600)
-            _run("pg_dump", url, "--format=custom", f"--snapshot={row[0]}", f"--file={unfinished}")
+            run_program("pg_dump", url, "--format=custom", f"--snapshot={row[0]}", f"--file={unfinished}")
             found = _contents(connection)
         _write_manifest(file, unfinished, found)
         unfinished.replace(file)
@@ -92,21 +92,34 @@ def verify(url: str, file: Path) -> list[str]:
 
     Returns what differs, nothing if all is as it was. Raises StackError where it could not be tried at all.
     """
-    manifest = _read_manifest(file)
-    if _digest(file) != manifest["sha256"]:
+    manifest = read_manifest(file)
+    if digest_of(file) != manifest["sha256"]:
         return [f"{file} is not what was written"]
     expected = {name: Content(int(rows), str(digest)) for name, (rows, digest) in manifest["tables"].items()}
     name = f"pincex_verify_{secrets.token_hex(6)}"
-    with _connected(url) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    with connected(url) as connection:
+        make_from(connection, url, file, name)
         try:
-            scratch = make_conninfo(url, dbname=name)
-            _run("pg_restore", scratch, "--exit-on-error", str(file))
-            with _connected(scratch) as restored:
+            with connected(make_conninfo(url, dbname=name)) as restored:
                 found = _contents(restored)
         finally:
-            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+            drop(connection, name)
     return _differences(expected, found)
+
+
+def make_from(connection: psycopg.Connection[Any], url: str, file: Path, name: str) -> None:
+    """Makes a database of this name from a dump, whole or not at all. Raises StackError."""
+    connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+    try:
+        run_program("pg_restore", make_conninfo(url, dbname=name), "--exit-on-error", str(file))
+    except BaseException:
+        drop(connection, name)
+        raise
+
+
+def drop(connection: psycopg.Connection[Any], name: str) -> None:
+    """Drops it, whoever is connected to it."""
+    connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 def _differences(expected: Mapping[str, Content], found: Mapping[str, Content]) -> list[str]:
@@ -133,7 +146,8 @@ def _contents(connection: psycopg.Connection[Any]) -> dict[str, Content]:
 
 
 @contextmanager
-def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
+def connected(url: str) -> Iterator[psycopg.Connection[Any]]:
+    """A session whose statements commit one by one. Raises StackError for any error of the database in it."""
     try:
         with psycopg.connect(
             url, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S, application_name="pincex-backup"
@@ -143,7 +157,7 @@ def _connected(url: str) -> Iterator[psycopg.Connection[Any]]:
         raise StackError(f"the database: {error}") from error
 
 
-def _run(program: str, url: str, *arguments: str) -> None:
+def run_program(program: str, url: str, *arguments: str) -> None:
     """A program of PostgreSQL's; the password is in its environment, which others cannot read. Raises StackError."""
     parts = {name: str(value) for name, value in conninfo_to_dict(url).items()}
     password = parts.pop("password", "")
@@ -163,13 +177,14 @@ def _write_manifest(file: Path, dump: Path, found: Mapping[str, Content]) -> Non
     manifest = {
         "format": FORMAT,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "sha256": _digest(dump),
+        "sha256": digest_of(dump),
         "tables": {name: [content.rows, content.digest] for name, content in found.items()},
     }
     write_private(_manifest_of(file), json.dumps(manifest, indent=1) + "\n")
 
 
-def _read_manifest(file: Path) -> dict[str, Any]:
+def read_manifest(file: Path) -> dict[str, Any]:
+    """What a backup must hold: `sha256` of the dump, `tables`. Raises StackError."""
     place = _manifest_of(file)
     try:
         found = json.loads(place.read_text())
@@ -180,7 +195,8 @@ def _read_manifest(file: Path) -> dict[str, Any]:
         raise StackError(f"{place}, written beside the dump, cannot be read: {error}") from error
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """SHA-256 of a file. Raises StackError."""
     digest = hashlib.sha256()
     try:
         with file.open("rb") as content:

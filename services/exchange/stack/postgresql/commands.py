@@ -51,6 +51,33 @@ def verify(file: File, *, database_url: Url = "") -> None:
     view.say(f"{file} restores to what it was: all rows of all tables")
 
 
+@app.command()
+def restore(
+    file: File,
+    database: Annotated[str, typer.Argument(metavar="DATABASE", help="The name of the database that is made.")],
+    *,
+    tail: Annotated[
+        bool, typer.Option("--tail", help="Add what the journal has got since, from the exchange's database.")
+    ] = False,
+    tail_from: Annotated[
+        str, typer.Option("--tail-from", metavar="URL", help="The same from a database elsewhere, such as a standby.")
+    ] = "",
+    database_url: Url = "",
+) -> None:
+    """Make a database from a backup, beside the exchange's own; with --tail it has all that the engine did until now."""
+    from exchange.stack.postgresql import restore as restoring  # noqa: PLC0415 - see above
+
+    try:
+        url = database_url or _admin_url()
+        found = restoring.restore(url, file, database, tail_url=tail_from or (url if tail else ""))
+    except StackError as error:
+        _fail(str(error))
+    view.say(
+        f"made {database} from {file}: the journal to sequence {found.sequence:,}, of which the backup had "
+        f"{found.backup_sequence:,}"
+    )
+
+
 def _admin_url() -> str:
     """Of the running stack, which knows where its database is, else of the settings. Raises StackError."""
     config = load_config(os.environ, Path.cwd())
