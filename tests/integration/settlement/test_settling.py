@@ -5,10 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
-import subprocess
-import sys
-from functools import partial
+import random
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -19,6 +16,7 @@ from exchange.settlement.service.intake import Intake
 from exchange.settlement.settler import State
 from exchange.trading.journal.memory import MemoryStore
 from pincex.trading.v1 import types_pb2
+from tests.integration.settlement.kills import kill_rounds
 from tests.integration.settlement.settlement_app import (
     Settlement,
     as_superuser,
@@ -114,11 +112,10 @@ async def test_cancelled_anywhere_nothing_is_lost_and_nothing_doubled(
     assert_whole(database)
 
 
-@pytest.mark.parametrize("kills", [KILLS, pytest.param(10 * KILLS, marks=pytest.mark.long)])
 async def test_killed_again_and_again_under_load_nothing_is_lost_and_nothing_doubled(
-    exchange: Exchange, database: Database, tmp_path: Path, repository: Path, kills: int
+    exchange: Exchange, database: Database, tmp_path: Path, repository: Path, seed: int
 ) -> None:
-    variables = {**os.environ, **environment(exchange, database, str(tmp_path))}
+    """`tests/long/test_settlement_kills.py` does it a hundred times, with an engine on PostgreSQL."""
 
     async def load() -> None:
         for number in itertools.count():
@@ -126,35 +123,19 @@ async def test_killed_again_and_again_under_load_nothing_is_lost_and_nothing_dou
             await exchange.credit("maker", "BTC", "1", f"load-{number}")
             await trade_some(exchange, 1)
 
+    def goes_on() -> None:
+        assert not loading.done(), "the load goes on"
+
     loading = asyncio.create_task(load())
+    variables = environment(exchange, database, str(tmp_path))
     try:
-        for _ in range(kills):
-            before = offset(database)
-            child = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "exchange.settlement", env=variables, cwd=repository, stdout=subprocess.DEVNULL
-            )
-            try:
-                await eventually(partial(beyond, database, before), "it settles", 30.0)
-            finally:
-                child.kill()
-                await child.wait()
-            assert not loading.done(), "the load goes on"
-            assert_whole(database)
+        found = await kill_rounds(variables, database, repository, KILLS, random.Random(f"{seed}-kills"), goes_on)
     finally:
         loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await loading
-
-
-def beyond(database: Database, sequence: int) -> bool:
-    """Whether more is settled than that."""
-    return offset(database) > sequence
-
-
-def offset(database: Database) -> int:
-    """How far the tables are."""
-    found = rows(database, "SELECT sequence FROM settlement_offset")
-    return int(found[0][0]) if found else 0
+    assert found.sequences == sorted(found.sequences)
+    assert found.sequences[-1] > 0
 
 
 async def test_of_two_instances_one_stands_by_and_takes_over(
