@@ -19,13 +19,13 @@ SUSPENSE: Final = "$suspense"
 # Of the same output: what earlier appearances have lost, less what was made good since. An earlier one must be at its end.
 _ASK: Final = """
 WITH earlier AS (
-    SELECT coalesce(sum(e.lost - e.made_good), 0)::bigint AS owed,
+    SELECT coalesce(sum(e.lost - e.made_good), 0) AS owed,
         count(*) FILTER (WHERE NOT (e.status = 'ORPHANED' OR e.reversal IS NOT DISTINCT FROM 'DONE')) AS open
     FROM wallet_deposits e JOIN wallet_deposits d USING (network, transaction_id, output)
     WHERE d.deposit_id = $1 AND e.appearance < d.appearance
 )
 UPDATE wallet_deposits SET
-    made_good = CASE WHEN credit_asked_at IS NULL THEN least(amount, earlier.owed) ELSE made_good END,
+    made_good = CASE WHEN credit_asked_at IS NULL THEN least(amount, earlier.owed)::bigint ELSE made_good END,
     credit_asked_at = coalesce(credit_asked_at, clock_timestamp())
 FROM earlier WHERE deposit_id = $1 AND status = 'CONFIRMED' AND (credit_asked_at IS NOT NULL OR earlier.open = 0)
 RETURNING wallet_deposits.*

@@ -47,6 +47,10 @@ WHERE deposit_id = $1 AND status IN ('SEEN', 'CONFIRMED', 'CREDITED') AND NOT va
 """
 _CURSOR: Final = "SELECT cursor FROM wallet_cursors WHERE network = $1"
 _LOCKED_CURSOR: Final = "SELECT cursor FROM wallet_cursors WHERE network = $1 FOR UPDATE"
+_HOLDER: Final = """
+SELECT account, asset FROM wallet_deposit_addresses WHERE network = $1 AND address = $5 AND NOT EXISTS
+    (SELECT FROM wallet_unassigned WHERE network = $1 AND transaction_id = $2 AND output = $3 AND appearance = $4)
+"""
 _UNASSIGNED: Final = """
 INSERT INTO wallet_unassigned AS known (network, transaction_id, output, appearance, address, asset, amount, vanished)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
@@ -141,11 +145,8 @@ class DepositIntake:
     async def _apply(self, connection: Connection, event: ChainEvent, terms: Network | None) -> None:
         network = self._connector.network
         key = (network, event.transaction_id, event.output, event.appearance)
-        holder = await connection.fetchrow(
-            "SELECT account, asset FROM wallet_deposit_addresses WHERE network = $1 AND address = $2",
-            network,
-            event.address,
-        )
+        # What is on record as nobody's stays so, though the address be given to somebody later: people see to it.
+        holder = await connection.fetchrow(_HOLDER, *key, event.address)
         if terms is None or holder is None or holder["asset"] != event.asset:
             vanished = event.kind is EventKind.VANISHED
             self._log.warning("money came to nobody's address", network=network, transaction=event.transaction_id)

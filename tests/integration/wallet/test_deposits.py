@@ -78,6 +78,17 @@ async def test_money_to_an_address_that_nobody_was_given_is_put_on_record(world:
     assert world.sql("SELECT vanished FROM wallet_unassigned") == [(True,)], "an older report does not bring it back"
 
 
+async def test_what_is_on_record_as_nobodys_stays_so_when_its_address_is_given_away(world: World) -> None:
+    address = await world.address("demo", "BTC")
+    world.sql("DELETE FROM wallet_deposit_addresses")
+    await world.chain.deposit(address, "BTC", BTC, "early")
+    await world.work()
+    assert await world.address("demo", "BTC") == address
+    await world.settle_down()
+    assert world.deposits() == []
+    assert world.sql("SELECT transaction_id FROM wallet_unassigned") == [("early",)]
+
+
 async def test_an_asset_that_the_engine_does_not_know_is_nobodys(world: World) -> None:
     address = await world.address("demo", "ETH")
     del world.assets.known["ETH"]

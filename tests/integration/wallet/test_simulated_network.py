@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +31,13 @@ async def reports(network: SimulatedNetwork, cursor: int = 0) -> list[ChainEvent
     return found
 
 
+async def connected(world: World) -> None:
+    """Several connections are open, so that calls at once really are."""
+    async with AsyncExitStack() as stack:
+        for _ in range(4):
+            await stack.enter_async_context(world.outside.connection())
+
+
 async def test_a_send_happens_once_however_often_it_is_asked(world: World) -> None:
     network = world.chain
     await network.deposit(OURS, "BTC", 100, "in")
@@ -50,9 +58,18 @@ async def test_a_send_happens_once_however_often_it_is_asked(world: World) -> No
 async def test_two_sends_of_one_id_at_once_are_one(world: World) -> None:
     await world.chain.deposit(OURS, "BTC", 100, "in")
     await world.chain.grow()
+    await connected(world)
     answers = await asyncio.gather(*(world.chain.send("w1", "BTC", THEIRS, 60) for _ in range(4)))
     assert len(set(answers)) == 1
     assert await world.chain.custody() == {"BTC": 40}
+
+
+async def test_reports_made_at_once_are_numbered_one_after_the_other(world: World) -> None:
+    await connected(world)
+    await asyncio.gather(*(world.chain.deposit(OURS, "BTC", 1, f"in-{number}") for number in range(8)))
+    found = await reports(world.chain)
+    assert [one.number for one in found] == list(range(1, 9))
+    assert {one.transaction_id for one in found} == {f"in-{number}" for number in range(8)}
 
 
 async def test_what_it_has_not_it_does_not_send(world: World) -> None:

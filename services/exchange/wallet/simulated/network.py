@@ -25,7 +25,7 @@ _DIGITS: Final = 24
 _BURNT: Final = "dead"
 
 _CUSTODY: Final = """
-SELECT asset, sum(amount)::bigint AS amount FROM (
+SELECT asset, sum(amount) AS amount FROM (
     SELECT asset, amount FROM sim_incoming WHERE height IS NOT NULL
     UNION ALL SELECT asset, -amount FROM sim_sends WHERE refused IS NULL
 ) moved GROUP BY asset ORDER BY asset
@@ -184,4 +184,4 @@ async def _outcome(connection: Connection, withdrawal_id: str) -> Sent | Refused
 
 
 async def _custody(connection: Connection) -> dict[str, int]:
-    return {row["asset"]: row["amount"] for row in await connection.fetch(_CUSTODY)}
+    return {row["asset"]: int(row["amount"]) for row in await connection.fetch(_CUSTODY)}
