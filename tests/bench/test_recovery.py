@@ -24,18 +24,18 @@ COMMANDS = 1_000_000
 FRAME = 200
 
 
-async def fill(url: str) -> str:
-    """Write a journal of COMMANDS commands of the full mix in frames of FRAME; answers the state's hash."""
+async def fill(url: str, count: int = COMMANDS) -> str:
+    """Write a journal of so many commands of the full mix in frames of FRAME; answers the state's hash."""
     journal = await PostgresJournal.open(url)
     lease = PostgresLease(url)
     epoch = await lease.acquire("bench")
     assert epoch is not None
     workload = Workload(seed=3, identified=True)
     commands = [*workload.setup]
-    commands += workload.take(COMMANDS - len(commands))
+    commands += workload.take(count - len(commands))
     engine = Engine()
     digest, previous = codec.GENESIS_DIGEST, GENESIS_HASH
-    for first in range(0, COMMANDS, FRAME):
+    for first in range(0, count, FRAME):
         part = commands[first : first + FRAME]
         time_ns = START_NS + first * STEP_NS
         events = codec.encode_events([engine.apply(first + 1 + at, time_ns, one) for at, one in enumerate(part)])
