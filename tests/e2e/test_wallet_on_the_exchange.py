@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -34,10 +35,12 @@ def deposits(exchange: ExchangeStack, account: str) -> dict[str, dict[str, Any]]
     return {one["transaction_id"]: one for one in found.get("deposits", [])}
 
 
-def appear(exchange: ExchangeStack, account: str, amount: str, **fields: object) -> str:
-    """A transaction of ETH appears; its id."""
-    made = ops(exchange, "wallet/simulator/deposits", account=account, asset="ETH", amount=amount, **fields)
-    name: str = made["transaction_id"]
+def appear(exchange: ExchangeStack, account: str, amount: str) -> str:
+    """A transaction of ETH appears; its id. Asked again until it is answered: it appears once."""
+    name = f"e2e-{uuid.uuid4().hex}"
+    body = json.dumps({"account": account, "asset": "ETH", "amount": amount, "transaction_id": name})
+    url = f"{exchange.ops_url}/admin/wallet/simulator/deposits"
+    eventually(lambda: call(url, "POST", body).status == 200, "it appears")
     return name
 
 

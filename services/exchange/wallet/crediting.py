@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from exchange.domain.decimals import format_units
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.wallet.deposits import Deposit
 from exchange.wallet.rows import DepositDriver, NotYet
-
-if TYPE_CHECKING:
-    from exchange.runtime.database import Database
-    from exchange.wallet.engine import Funds, Ledger
-    from exchange.wallet.metrics import WalletMetrics
 
 SUSPENSE: Final = "$suspense"
 
@@ -45,12 +40,6 @@ class Crediting(DepositDriver):
 
     kind = "CREDIT"
     name = "credit"
-
-    def __init__(self, database: Database, funds: Funds, ledger: Ledger, metrics: WalletMetrics) -> None:
-        super().__init__(database)
-        self._funds = funds
-        self._ledger = ledger
-        self._metrics = metrics
 
     async def step(self, deposit_id: int) -> None:
         """Credit one. Raises ServiceError, NotYet."""

@@ -6,18 +6,13 @@ in the same transaction in which it begins.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from exchange.domain.decimals import format_units, parse_units
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.wallet import freezes
 from exchange.wallet.deposits import CREDITED, REVERSED, Deposit
 from exchange.wallet.rows import DepositDriver
-
-if TYPE_CHECKING:
-    from exchange.runtime.database import Database
-    from exchange.wallet.engine import Funds, Ledger
-    from exchange.wallet.metrics import WalletMetrics
 
 WHO: Final = "wallet"
 HOLD: Final = "HOLD"
@@ -60,12 +55,6 @@ class Reversals(DepositDriver):
 
     kind = "REVERSE"
     name = "reverse"
-
-    def __init__(self, database: Database, funds: Funds, ledger: Ledger, metrics: WalletMetrics) -> None:
-        super().__init__(database)
-        self._funds = funds
-        self._ledger = ledger
-        self._metrics = metrics
 
     async def step(self, deposit_id: int) -> None:
         """Take one to its end. Raises ServiceError where something is away."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
     from exchange.runtime.database import Database
+    from exchange.wallet.engine import Funds, Ledger
+    from exchange.wallet.metrics import WalletMetrics
 
 ROWS_AT_ONCE: Final = 100
 DRIVE_EVERY_S: Final = 0.2
@@ -47,8 +49,11 @@ class DepositDriver:
     kind: str
     name: str
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, funds: Funds, ledger: Ledger, metrics: WalletMetrics) -> None:
         self._database = database
+        self._funds = funds
+        self._ledger = ledger
+        self._metrics = metrics
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("deposits")
 
     @abstractmethod
