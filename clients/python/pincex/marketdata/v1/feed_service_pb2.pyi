@@ -102,7 +102,9 @@ class Feed(_message.Message):
     messages: _builtins.int
     reconnects: _builtins.int
     gaps: _builtins.int
-    """Sequences that were missing, and checksums that did not fit: each made its book begin anew."""
+    """Sequences that were missing, and books that were not as their venue said (by a checksum, or by best prices where it sends
+    none) or stayed crossed: each made its book begin anew.
+    """
     bad_checksums: _builtins.int
     @_builtins.property
     def symbols(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
@@ -235,7 +237,7 @@ class VenuePrice(_message.Message):
     deviation_ppm: _builtins.int
     """Of the reference price, parts per million, with its sign."""
     included: _builtins.bool
-    """Whether it counts for the reference price; else `why`: "stale", "outlier", "crossed"."""
+    """Whether it counts for the reference price; else `why`: "no_book", "stale", "crossed", "outlier" (docs/VENUES.md)."""
     why: _builtins.str
     @_builtins.property
     def price_time(self) -> _timestamp_pb2.Timestamp: ...
