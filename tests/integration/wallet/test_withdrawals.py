@@ -11,7 +11,11 @@ import pytest
 
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.wallet import freezes
-from exchange.wallet.connector import ConnectorAway
+from exchange.wallet.connector import ConnectorAway, Refused
+from exchange.wallet.gate import WithdrawalGate
+from exchange.wallet.service.gate import SettlementGate
+from pincex.settlement.v1 import settlement_service_pb2 as settlement_pb
+from pincex.settlement.v1 import settlement_service_pb2_grpc
 from pincex.wallet.v1 import types_pb2
 from pincex.wallet.v1 import wallet_admin_service_pb2 as admin_pb
 from pincex.wallet.v1 import wallet_service_pb2 as pb
@@ -432,15 +436,17 @@ async def test_a_transaction_that_a_reorg_took_back_is_waited_for(world: Outgoin
 
 async def test_what_the_engine_has_forgotten_happens_once_all_the_same(world: OutgoingWorld) -> None:
     """Every request of the life is asked again after the engine has forgotten it, its outcome unknown."""
+    world.engine.lost_answers = 1
     made = await world.create("ann", "0.5", "w1")
-    for _ in range(6):
-        world.engine.lost_answers = 1
+    world.engine.forget()
+    for number in range(10):
+        # The first request of every second round is lost, and asked again after it was forgotten.
+        world.engine.lost_answers = number % 2
         with suppress(ServiceError):
             await world.steps.drive(made.withdrawal_id)
         world.engine.lost_answers = 0
         world.engine.forget()
         await world.chain.grow()
-    await drive(world, 2)
     assert world.statuses("ann") == ["SETTLED"]
     assert world.fees() == FEE
     assert balance(world) == (10 * COIN - COIN // 2 - FEE, 0)
@@ -513,3 +519,77 @@ async def test_a_withdrawal_of_a_network_that_is_gone_waits(world: OutgoingWorld
     world.restart()
     await drive(world, 4)
     assert world.statuses("ann") == ["SETTLED"]
+
+
+async def test_an_asset_without_a_fee_settles_without_one(world: OutgoingWorld) -> None:
+    world.policy = {"ETH": Decimal(1)}
+    world.restart()
+    await world.fund("ann", "ETH", "2")
+    address = "sim1eth" + "0" * 24
+    await world.list_address("ann", address, "ETH")
+    made = await world.create("ann", "1", "e1", asset="ETH", address=address)
+    await drive(world, 5)
+    done = await world.get("ann", made.withdrawal_id)
+    assert (done.status, done.fee) == (SETTLED, "0.00000000")
+    assert world.fees("ETH") == 0
+    assert not [name for name in world.engine.credits if name.startswith("withdrawal-fee")]
+    world.check_whole()
+
+
+async def test_a_network_that_changes_its_mind_is_believed_only_if_it_refuses(
+    world: OutgoingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await world.create("ann", "0.5", "w1")
+    await world.work()
+    for answer, status in ((None, BROADCAST), (Refused("dropped"), RETURNED)):
+
+        async def outcome(_: str, answer: Any = answer) -> Any:
+            return answer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(world.chain, "outcome", outcome)
+            world.restart()
+            await world.work()
+        assert (await world.get("ann", made.withdrawal_id)).status == status
+    assert balance(world) == (10 * COIN, 0)
+    # As the network says: nothing left it.
+    world.sql("UPDATE sim_sends SET refused = 'dropped'")
+
+
+async def test_who_is_overtaken_takes_the_row_as_it_is(world: OutgoingWorld) -> None:
+    made = await world.create("ann", "0.5", "w1")
+    stale = await world.withdrawals.get(made.withdrawal_id)
+    await drive(world, 4)
+    after = await world.steps.step(stale)
+    assert after is not None
+    assert after.status == "SETTLED"
+    assert world.sends("ann") == [(TO, COIN // 2)]
+
+
+async def test_a_hold_that_was_ended_by_hand_after_the_send_is_told(world: OutgoingWorld) -> None:
+    made = await world.create("ann", "0.5", "w1")
+    await world.work()
+    await world.engine.settle("ann", f"withdrawal:simulated:{made.withdrawal_id}", "by-hand", "")
+    await drive(world, 4)
+    done = await world.get("ann", made.withdrawal_id)
+    assert (done.status, done.problem) == (SETTLED, "its hold was ended by somebody else")
+
+
+@pytest.mark.parametrize(("open_gate", "why"), [(True, ""), (False, "settlement keeps the gate closed: 1 incidents")])
+async def test_the_gate_is_settlement_s_word(monkeypatch: pytest.MonkeyPatch, why: str, *, open_gate: bool) -> None:
+    class Client:
+        channel = None
+
+        async def call(self, method: str, _: Any, *, repeatable: bool, deadline_s: float) -> Any:
+            assert (method, repeatable) == ("GetWithdrawalGate", True)
+            assert deadline_s <= 3.0
+            return settlement_pb.WithdrawalGate(open=open_gate, problem="" if open_gate else "1 incidents")
+
+    class Stub:
+        GetWithdrawalGate = "GetWithdrawalGate"
+
+        def __init__(self, channel: object) -> None: ...
+
+    monkeypatch.setattr(settlement_service_pb2_grpc, "SettlementServiceStub", Stub)
+    gate = WithdrawalGate(SettlementGate(Client()))  # type: ignore[arg-type]
+    assert [await gate.why_closed() for _ in range(2)] == [why, why]
