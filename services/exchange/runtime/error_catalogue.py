@@ -37,6 +37,7 @@ _EXAMPLES: Final = {
     "symbol": "DOGEUSD",
     "asset": "USD",
     "limit": "1000",
+    "left": "0.25",
     "sequence": "1200",
     "head_sequence": "1000",
     "floor_sequence": "500",
@@ -60,6 +61,8 @@ _EXAMPLES_OF: Final = {
     ("NUMBER_TOO_LARGE", "value"): "99999999999999999999",
     ("QUOTA_EXCEEDED", "limit"): "orders_per_second",
     ("UNKNOWN_ASSET", "asset"): "DOGE",
+    ("WITHDRAWAL_LIMIT", "limit"): "10",
+    ("TOO_MANY_SUBSCRIPTIONS", "limit"): "200",
     ("PASSWORD_TOO_WEAK", "field"): "password",
 }
 
