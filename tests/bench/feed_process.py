@@ -60,8 +60,7 @@ async def _serve_books(port: int, engine_ops_port: int) -> None:
     client = InternalClient(f"127.0.0.1:{engine_ops_port}", "market-data", None)
     part = BookPart(client, SystemClock(), drain, registry)
     tasks = [asyncio.create_task(task) for task in part.tasks()]
-    while not part.follower.ready:
-        await asyncio.sleep(0.01)
+    assert await part.follower.reached(1, START_DEADLINE_S)
     server = GrpcServer(f"127.0.0.1:{port}", resolver=DevelopmentResolver(), metrics=GrpcMetrics(registry), drain=drain)
     server.add(market_service_pb2_grpc.add_MarketServiceServicer_to_server, part.market)
     await server.start()

@@ -45,7 +45,10 @@ class Readers:
     """Subscribers of one stream; the first of them keep when they got which message."""
 
     def __init__(self, target: str, count: int) -> None:
-        self.channels = [grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(min(count, CONNECTIONS))]  # fmt: skip
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        self.channels: list[Any] = [
+            grpc.aio.insecure_channel(target, options=options) for _ in range(min(count, CONNECTIONS))
+        ]
         self.count = count
         self.delivered = 0
         self.got: list[tuple[float, bytes]] = []
