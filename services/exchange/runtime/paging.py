@@ -12,6 +12,8 @@ from exchange.runtime.errors import ErrorReason, ServiceError
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 500
 MAX_POSITION_DIGITS: Final = 20
+# Of PostgreSQL's bigint, and so of any number that a page begins at.
+_MAX_NUMBER: Final = 2**63 - 1
 
 
 def page_size(asked: int, maximum: int = MAX_PAGE) -> int:
@@ -47,6 +49,6 @@ def read_token(token: str, *filters: object) -> str:
 def number_position(token: str, *filters: object) -> int:
     """The numeric position in a token, 0 for none. Raises ServiceError INVALID_PAGE_TOKEN."""
     position = read_token(token, *filters)
-    if position and not (position.isdigit() and len(position) <= MAX_POSITION_DIGITS):
+    if position and not (position.isdigit() and len(position) <= MAX_POSITION_DIGITS and int(position) <= _MAX_NUMBER):
         raise ServiceError(ErrorReason.INVALID_PAGE_TOKEN, metadata={"field": "page_token"})
     return int(position or 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import structlog
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from exchange.runtime.database import Connection, Database
     from exchange.wallet.connector import ChainEvent, Connector
     from exchange.wallet.networks import Network, Networks
+
+Key: TypeAlias = tuple[str, str, int, int]
+"""(network, transaction, output, appearance)."""
 
 SEEN: Final = "SEEN"
 CONFIRMED: Final = "CONFIRMED"
@@ -145,13 +148,26 @@ class DepositIntake:
     async def _apply(self, connection: Connection, event: ChainEvent, terms: Network | None) -> None:
         network = self._connector.network
         key = (network, event.transaction_id, event.output, event.appearance)
+        row = await connection.fetchrow(_FIND, *key)
+        if row is None and not await self._begin(connection, key, event, terms):
+            return
+        deposit = Deposit.of(row or await connection.fetchrow(_FIND, *key))
+        if (deposit.amount, deposit.asset, deposit.address) != (event.amount, event.asset, event.address):
+            self._log.error("a network reports a transaction with another content: the first counts", key=key)
+        elif event.kind is EventKind.VANISHED:
+            await connection.execute(_VANISH, deposit.deposit_id)
+        else:
+            await connection.execute(_MORE_CONFIRMATIONS, deposit.deposit_id, event.confirmations)
+
+    async def _begin(self, connection: Connection, key: Key, event: ChainEvent, terms: Network | None) -> bool:
+        """A row of its own for what was not heard of before; False where it is nobody's."""
         # What is on record as nobody's stays so, though the address be given to somebody later: people see to it.
         holder = await connection.fetchrow(_HOLDER, *key, event.address)
         if terms is None or holder is None or holder["asset"] != event.asset:
             vanished = event.kind is EventKind.VANISHED
-            self._log.warning("money came to nobody's address", network=network, transaction=event.transaction_id)
+            self._log.warning("money came to nobody's address", network=key[0], transaction=event.transaction_id)
             await connection.execute(_UNASSIGNED, *key, event.address, event.asset, event.amount, vanished)
-            return
+            return False
         await connection.execute(
             _INSERT,
             *key,
@@ -162,13 +178,7 @@ class DepositIntake:
             event.address,
             terms.required_confirmations,
         )
-        deposit = Deposit.of(await connection.fetchrow(_FIND, *key))
-        if (deposit.amount, deposit.asset, deposit.address) != (event.amount, event.asset, event.address):
-            self._log.error("a network reports a transaction with another content: the first counts", key=key)
-        elif event.kind is EventKind.VANISHED:
-            await connection.execute(_VANISH, deposit.deposit_id)
-        else:
-            await connection.execute(_MORE_CONFIRMATIONS, deposit.deposit_id, event.confirmations)
+        return True
 
 
 async def listed(database: Database, account: str, asset: str, before: int, limit: int) -> list[Deposit]:

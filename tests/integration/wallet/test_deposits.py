@@ -97,6 +97,15 @@ async def test_an_asset_that_the_engine_does_not_know_is_nobodys(world: World) -
     assert world.sql("SELECT asset FROM wallet_unassigned") == [("ETH",)]
 
 
+async def test_a_deposit_goes_on_when_its_asset_is_no_longer_carried(world: World) -> None:
+    await world.pay_in("demo", "ETH", 5)
+    await world.work()
+    world.networks._terms = ()
+    await world.settle_down()
+    assert [status for _, status, _ in world.deposits()] == ["CREDITED"]
+    assert world.sql("SELECT * FROM wallet_unassigned") == []
+
+
 async def test_a_transaction_reported_with_another_amount_keeps_the_first(world: World) -> None:
     await credited(world)
     await world.pay_in("demo", "BTC", BTC)

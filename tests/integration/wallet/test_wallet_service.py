@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 
+from exchange.runtime.paging import make_token
 from exchange.wallet.connector import ConnectorAway
 from exchange.wallet.worker import WORKER_LOCK, State
 from pincex.wallet.v1 import types_pb2
@@ -145,6 +146,11 @@ async def test_bad_input_is_refused_with_its_reason_and_moves_nothing(wallet: Wa
         ("ListDeposits", pb.ListDepositsRequest(page_size=501), "INVALID_FIELD"),
         ("ListDeposits", pb.ListDepositsRequest(page_size=-1), "INVALID_FIELD"),
         ("ListDeposits", pb.ListDepositsRequest(page_token="made up"), "INVALID_PAGE_TOKEN"),
+        (
+            "ListDeposits",
+            pb.ListDepositsRequest(page_token=make_token("9" * 20, "demo", "")),
+            "INVALID_PAGE_TOKEN",
+        ),
     )
     for method, request, reason in of_clients:
         assert (await refused(wallet.ask(method, request))).reason == reason, (method, request)
