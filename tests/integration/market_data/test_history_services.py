@@ -173,6 +173,9 @@ async def test_pages_of_candles_do_not_shift_and_say_what_may_be_kept(
     closed = pb.ListCandlesRequest(symbol="BTCUSD", end_time=Timestamp(seconds=now - 60))
     answer, how_long = await market_history.ask_with_headers("ListCandles", closed)
     assert ([one.open_time.seconds for one in answer.candles], how_long) == (found[2:], PAST)
+    nothing = pb.ListCandlesRequest(symbol="BTCUSD", end_time=Timestamp(seconds=60))
+    answer, how_long = await market_history.ask_with_headers("ListCandles", nothing)
+    assert (len(answer.candles), how_long) == (0, PAST)
     part = pb.ListCandlesRequest(
         symbol="BTCUSD", start_time=Timestamp(seconds=now - 239), end_time=Timestamp(seconds=now - 119, nanos=1)
     )

@@ -11,6 +11,7 @@ import grpc.aio
 from google.rpc import error_details_pb2, status_pb2
 
 from pincex.common.v1.errors_pb2 import ErrorReason
+from pincex.marketdata.v1 import market_data_service_pb2_grpc
 from pincex.trading.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -28,6 +29,7 @@ from pincex.trading.v1 import (
 from pincex.trading.v1 import order_session_pb2 as wire
 from pincex_client.session_link import AGAIN_REASONS
 from tests.unit.client.fake_exchange import FakeExchange, FakeSession
+from tests.unit.client.fake_history import FakeHistory
 
 CODES = {
     "UNKNOWN_SYMBOL": grpc.StatusCode.NOT_FOUND,
@@ -448,6 +450,8 @@ class FakeServer:
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(build(Accounts, self.exchange), server)
         admin_service_pb2_grpc.add_TradingAdminServiceServicer_to_server(build(Admin, self.exchange), server)
         health_service_pb2_grpc.add_HealthServiceServicer_to_server(build(Health, self.exchange), server)
+        history: Any = FakeHistory()
+        market_data_service_pb2_grpc.add_MarketDataServiceServicer_to_server(history, server)
         self.port = server.add_insecure_port(f"127.0.0.1:{self.port}")
         await server.start()
         self._server = server

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import grpc.aio
 
-from pincex.marketdata.v1 import market_data_service_pb2 as data_pb
 from pincex.marketdata.v1 import market_data_service_pb2_grpc
 from pincex.trading.v1 import market_service_pb2 as pb
 from pincex.trading.v1 import market_service_pb2_grpc, types_pb2
@@ -199,13 +198,3 @@ async def served(markets: FaultyMarkets) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
-
-
-def candle(sequence: int, open_s: int, *, closed: bool = False) -> Any:
-    """A candle of 1m."""
-    message = data_pb.CandleBatch().candles.add(
-        symbol="BTCUSD", interval="1m", open="1", high="1", low="1", close="1", volume="1", quote_volume="1",
-        trade_count=1, closed=closed, sequence=sequence,
-    )  # fmt: skip
-    message.open_time.seconds = open_s
-    return message

@@ -26,9 +26,9 @@ def examples(text: str) -> list[str]:
 async def test_every_example_of_the_sdk_document_runs(
     repository: Path, server: FakeServer, exchange: FakeExchange, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.markets.scripts = [[snapshot(5, BIDS, ASKS), None]]
+    server.markets.scripts = [[snapshot(5, BIDS, ASKS), None], [snapshot(6, BIDS, ASKS), None]]
     found = examples((repository / SDK).read_text(encoding="utf-8"))
-    assert len(found) == 6
+    assert len(found) == 7
     exchange.verification = [
         VerifyJournalProgress(sequence=4_711, to_sequence=9_000),
         VerifyJournalProgress(sequence=9_000, to_sequence=9_000, done=True, valid=True, state_hash="beef"),
@@ -45,6 +45,8 @@ async def test_every_example_of_the_sdk_document_runs(
     assert "4711 9000" in printed, "how far the verification is"
     assert "True  beef" in printed, "what it found"
     assert "OrdersSnapshot" in printed
+    assert "book False 6 100.00" in printed, "a book that is not old"
+    assert "candles 2 False" in printed, "the past, and what is still open"
 
 
 def test_every_command_is_documented(repository: Path) -> None:

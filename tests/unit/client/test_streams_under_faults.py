@@ -13,7 +13,8 @@ from pincex.trading.v1 import types_pb2
 from pincex_client import BookStream, ExchangeClient, LiveBook
 from pincex_client.horizon import Horizon
 from tests.unit.client.conftest import until
-from tests.unit.client.faulty_markets import FAULTS, FaultyMarkets, Truth, candle, served
+from tests.unit.client.fake_history import candle
+from tests.unit.client.faulty_markets import FAULTS, FaultyMarkets, Truth, served
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

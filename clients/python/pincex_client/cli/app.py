@@ -16,6 +16,7 @@ from pincex_client.cli import (
     kyc,
     ledger,
     login,
+    market_data,
     markets,
     migrate,
     mm,
@@ -47,6 +48,7 @@ def build_app() -> typer.Typer:
     app.callback()(global_options)
     orders.register(app)
     markets.register(app)
+    market_data.register(app)
     replay.register(app)
     replicas.register(app)
     login.register(app)

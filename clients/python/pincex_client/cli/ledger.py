@@ -1,7 +1,6 @@
 """`pincex statement`, `pincex fees`, `pincex ledger` and `pincex admin settlement`: the books."""
 
 import sys
-from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -11,7 +10,8 @@ from rich.table import Table
 
 from pincex_client import ledger
 from pincex_client.cli import render
-from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, show_fields, usage_error
+from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, show_fields
+from pincex_client.cli.moments import moment
 
 Account = Annotated[str, typer.Argument(help="A user's account, '$fees', '$suspense' or custody:WHERE.")]
 Asset = Annotated[str, typer.Argument(help="Such as USD.")]
@@ -54,7 +54,7 @@ def statement(
     as_csv: Annotated[bool, typer.Option("--csv", help="A CSV file on standard output.")] = False,
 ) -> None:
     """Show all that changed what you own of an asset, with opening and closing balance."""
-    start, end = _moment(context, from_text), _moment(context, to_text)
+    start, end = moment(context, from_text), moment(context, to_text)
     if as_csv:
         data = call(context, lambda exchange: exchange.statements.csv(asset, from_time=start, to_time=end))
         sys.stdout.write(data.decode())
@@ -74,7 +74,7 @@ def statement(
 
 def fees(context: typer.Context, *, from_text: From = "", to_text: To = "") -> None:
     """Show the fees that you paid, by market and role."""
-    start, end = _moment(context, from_text), _moment(context, to_text)
+    start, end = moment(context, from_text), moment(context, to_text)
     found = call(context, lambda exchange: exchange.statements.fees(from_time=start, to_time=end))
     _table(
         context,
@@ -291,14 +291,3 @@ def _table(context: typer.Context, found: Any, lines: Any, columns: tuple[str, .
 def _number(amount: Decimal) -> str:
     """Without an exponent."""
     return format(amount, "f")
-
-
-def _moment(context: typer.Context, text: str) -> datetime | None:
-    """A date or a time of ISO 8601, UTC unless it names another zone; None for nothing."""
-    if not text:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        usage_error(settings_of(context), f"{text!r} is no time: such as 2026-01-31 or 2026-01-31T12:00:00Z")
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

@@ -26,10 +26,14 @@ if TYPE_CHECKING:
 
 DEFAULT_INTERVAL: Final = "1m"
 _NAMES: Final = {length_s: name for name, length_s in INTERVALS.items()}
-# Offset and rows in one statement: both are of one moment.
+# Offset and rows in one statement: both are of one moment. There is a row also where there is no candle, for its time.
 _CANDLES: Final = f"""
-SELECT (SELECT event_time_ns FROM market_data_offset WHERE shard = {SHARD}) AS time_ns, {COLUMNS} FROM candles
-WHERE symbol = $1 AND interval_s = $2 AND open_time >= $3 AND open_time < $4 ORDER BY open_time DESC LIMIT $5
+SELECT event_time_ns, {COLUMNS} FROM (SELECT event_time_ns FROM market_data_offset WHERE shard = {SHARD}) AS here
+LEFT JOIN LATERAL (
+    SELECT * FROM candles WHERE symbol = $1 AND interval_s = $2 AND open_time >= $3 AND open_time < $4
+    ORDER BY open_time DESC LIMIT $5
+) AS page ON true
+ORDER BY open_time DESC
 """  # noqa: S608 - put together of constants
 
 
@@ -58,12 +62,13 @@ class CandleService:
         start, stop = (EPOCH + timedelta(seconds=each) for each in (start_s, stop_s))
         async with self._database.connection() as connection:
             rows = await connection.fetch(_CANDLES, symbol, length_s, start, stop, size + 1)
+        time_ns = rows[0]["event_time_ns"] if rows else 0
         response = pb.ListCandlesResponse()
-        time_ns = 0
-        for time_ns, *columns in rows[:size]:
-            bar = bar_of(columns)
-            closed = (bar.start_s + length_s) * NANOSECONDS <= time_ns
-            response.candles.append(candle_message(Candle(symbol, length_s, bar, closed)))
+        for _, open_time, *columns in rows[:size]:
+            if open_time is not None:
+                bar = bar_of((open_time, *columns))
+                closed = (bar.start_s + length_s) * NANOSECONDS <= time_ns
+                response.candles.append(candle_message(Candle(symbol, length_s, bar, closed)))
         if len(rows) > size:
             oldest = response.candles[-1].open_time.seconds
             response.next_page_token = paging.make_token(str(oldest), *filters)
