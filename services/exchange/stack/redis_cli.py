@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     pretty = options.no_raw or (sys.stdout.isatty() and not options.raw)
     try:
-        answer = _ask(_url(options), options.command)
+        answer = _ask(_url(options), options.command, options.password or os.environ.get("REDISCLI_AUTH"))
     except ResponseError as error:
         sys.stdout.write(f"(error) {_said(error)}\n" if pretty else f"{_said(error)}\n")
         return 1 if options.errors else 0
@@ -73,9 +73,8 @@ def _url(options: argparse.Namespace) -> str:
         return os.environ.get("REDIS_URL") or DEFAULT_URL
 
 
-def _ask(url: str, command: Sequence[str]) -> Any:
+def _ask(url: str, command: Sequence[str], password: str | None) -> Any:
     """The answer as the protocol has it: bytes, numbers, lists, None. Raises RedisError."""
-    password = os.environ.get("REDISCLI_AUTH")
     client = redis.Redis.from_url(
         url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S, **({"password": password} if password else {})
     )
