@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from exchange.stack.catalogue import CATALOGUE
 from tests.unit.docs.tables import document
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,6 +58,7 @@ def documented() -> Counter[str]:
 def test_every_variable_is_documented_once_and_none_is_invented() -> None:
     read = set().union(*(variables(file.read_text(encoding="utf-8")) for file in CODE))
     read -= FOREIGN
+    read |= {entry.module_variable for entry in CATALOGUE}
     names = documented()
     assert {"PINCEX_HOME", "DATABASE_URL", "PINCEX_PURE", "ACCEPT_NEW_ORDERS"} <= read
     assert (read - names.keys(), names.keys() - read) == (set(), set())
