@@ -84,11 +84,23 @@ async def test_pages_go_on_where_they_ended(exchange: Exchange, books: MarketBoo
     assert [market.symbol for page in (first, second) for market in page.markets] == ["BTCUSD", "ETHUSD"]
 
 
-async def test_who_has_written_reads_it_without_saying_so(exchange: Exchange, books: MarketBooks) -> None:
-    for step in range(20):
-        sequence = (await exchange.demo.buy("0.1", f"{40_000 + step}")).sequence
-        book = await books.ask("GetOrderBook", pb.GetOrderBookRequest(symbol="BTCUSD"))
-        assert book.sequence >= sequence
+async def test_who_has_written_reads_it_without_saying_so(
+    exchange: Exchange, books: MarketBooks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FRESH_S", 20.0)
+    await books.caught_up(exchange)
+    follower, held = books.part.follower, list[Any]()
+    take = follower._take
+    monkeypatch.setattr(follower, "_take", held.append)
+    sequence = (await exchange.demo.buy("0.1", "40000")).sequence
+    asked = asyncio.create_task(books.ask("GetOrderBook", pb.GetOrderBookRequest(symbol="BTCUSD")))
+    await eventually(lambda: [wanted for wanted, _ in follower._waiting] == [sequence], "it waits for what is durable")
+    await eventually(lambda: any(held), "the frame is there")
+    monkeypatch.setattr(follower, "_take", take)
+    for batches in held:
+        take(batches)
+
+    assert (await asked).sequence == sequence
 
 
 async def test_a_read_waits_for_its_sequence_and_no_longer_than_said(
