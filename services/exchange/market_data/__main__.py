@@ -31,7 +31,13 @@ class App(ServiceApp):
         self.database = Database(config.database_url.reveal(), self.instance)
         self.books = BookPart(self.client, self.clock, self.drain, self.registry)
         self.history = HistoryPart(
-            self.books, self.client, self.clock, self.database, config.database_url.reveal(), self.instance
+            self.books,
+            self.client,
+            self.clock,
+            self.database,
+            config.database_url.reveal(),
+            self.instance,
+            self.registry,
         )
         self.venues = VenuesPart(
             config.venues,

@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from exchange.market_data.follower import Follower
 
 
+class History(Protocol):
+    """How far candles and tickers are."""
+
+    is_writer: bool
+
+    @property
+    def sequence(self) -> int:
+        """What is published."""
+        ...
+
+    @property
+    def lag_s(self) -> float:
+        """How old that is, while there are newer events."""
+        ...
+
+
 class Streams(Protocol):
     """What is counted of streams, by kind."""
 
@@ -77,3 +93,20 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(name, text, value=value)
+
+
+class HistoryMetrics(Collector):
+    """As MarketDataMetrics, of candles and tickers."""
+
+    def __init__(self, registry: CollectorRegistry, history: History) -> None:
+        self._history = history
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """All series."""
+        history = self._history
+        yield _gauge(
+            "pincex_market_history_sequence", "Engine sequence that candles and tickers have", history.sequence
+        )
+        yield _gauge("pincex_market_history_lag_seconds", "Age of the last event taken", history.lag_s)
+        yield _gauge("pincex_market_history_writing", "1 while this instance writes the candles", history.is_writer)

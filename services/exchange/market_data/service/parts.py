@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from exchange.market_data.books import Books
 from exchange.market_data.follower import Follower
 from exchange.market_data.history import History
-from exchange.market_data.metrics import MarketDataMetrics
+from exchange.market_data.metrics import HistoryMetrics, MarketDataMetrics
 from exchange.market_data.service.book_streams import BookStreams
 from exchange.market_data.service.candles import CandleService
 from exchange.market_data.service.feeds import Counts
@@ -82,7 +82,14 @@ class HistoryPart:
     """Candles, tickers, and trades of the past."""
 
     def __init__(
-        self, part: BookPart, client: InternalClient, clock: Clock, database: Database, database_url: str, instance: str
+        self,
+        part: BookPart,
+        client: InternalClient,
+        clock: Clock,
+        database: Database,
+        database_url: str,
+        instance: str,
+        registry: CollectorRegistry,
     ) -> None:
         self.history = History(database_url, instance, EventFeed(client), frame_of, passing=(FeedError,))
         shared = (part.books, part.places, part.counts)
@@ -90,6 +97,7 @@ class HistoryPart:
         self.candles = CandleService(self.history, database, *shared)
         self.trades = TradeHistory(database, part.books)
         part.streams.add(self.tickers, self.candles)
+        self.metrics = HistoryMetrics(registry, self.history)
         self.history.listen(self.tickers)
         self.history.listen(self.candles)
 
