@@ -43,6 +43,7 @@ async def test_killed_it_leaves_no_quote_and_the_next_one_goes_on(
         try:
             await count(client, 10)
             (session,) = exchange.engine.state.accounts["market-maker"].sessions.values()
+            assert (session.cancel_on_disconnect, session.grace_ms) == (True, 0)
             # A process that hangs instead of dying: the exchange takes the orders back when nothing more is heard.
             assert session.dead_man_ms == DEAD_MAN_S * 1_000
         finally:

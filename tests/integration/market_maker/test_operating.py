@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from google.protobuf.struct_pb2 import Struct
 
+from exchange.market_maker.service import market_maker
 from pincex.marketmaker.v1 import market_maker_service_pb2 as pb
 from tests.integration.market_maker.market_maker_app import MarketMaker, running_market_maker
 from tests.integration.trading.engine_app import eventually, refused
@@ -45,6 +46,19 @@ async def test_disabled_it_answers_when_no_order_is_left_and_stays_so(
         status = await again.ask("EnableQuoting", pb.EnableQuotingRequest(reason="done"))
         assert status.enabled
         await again.quoting()
+
+
+async def test_disabling_does_not_answer_while_an_order_of_the_account_is_open(
+    maker: MarketMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await maker.quoting()
+    await maker.ask("DisableQuoting", pb.DisableQuotingRequest())
+    by_hand = await maker.client.buy("0.1", "40000")
+    monkeypatch.setattr(market_maker, "EMPTIED_S", 0.3)
+    found = await refused(maker.ask("DisableQuoting", pb.DisableQuotingRequest()))
+    assert found.reason == "UPSTREAM_TIMEOUT"
+    await maker.client.cancel(by_hand.order_id)
+    assert not (await maker.ask("DisableQuoting", pb.DisableQuotingRequest())).enabled
 
 
 async def test_spreads_of_the_runbook_are_followed_and_survive(

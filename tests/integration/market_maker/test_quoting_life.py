@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
 from decimal import Decimal
 from typing import TYPE_CHECKING
+
+import psycopg
 
 from pincex.marketmaker.v1 import market_maker_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2
 from tests.integration.market_maker.market_maker_app import FakeReference, MarketMaker, best, running_market_maker
+from tests.integration.trading.engine_app import eventually
 
 if TYPE_CHECKING:
     import pytest
@@ -90,10 +94,11 @@ async def test_the_limit_of_inventory_leaves_one_side(maker: MarketMaker) -> Non
     await maker.ask("SetQuoting", pb.SetQuotingRequest(symbol="btc-usd", max_inventory="0.2", levels=1))
     bid, _ = best(await maker.quoting(2))
     await maker.exchange.demo.sell("0.2", str(bid))
-    await maker.quoting(1)
-    (left,) = await maker.orders()
+    await maker.rounds(3)
+    (left,) = await maker.quoting(1)
     assert left.side == 2
     await maker.exchange.demo.buy("0.2", left.price)
+    await maker.rounds(3)
     await maker.quoting(2)
     assert (await maker.market()).inventory == "0"
 
@@ -142,6 +147,27 @@ async def test_a_restart_counts_each_fill_once_and_keeps_settings(
         assert (market.inventory, market.levels) == ("0.1", 2)
 
 
+async def test_what_traded_after_the_last_word_to_the_database_is_counted_by_the_next_process(
+    monkeypatch: pytest.MonkeyPatch, exchange: Exchange, database: Database
+) -> None:
+    kept = "UPDATE market_maker_progress SET resume_token = %s"
+    async with running_market_maker(monkeypatch, exchange, database) as first:
+        bid, _ = best(await first.quoting())
+        await first.until("QUOTING")
+        with psycopg.connect(database.admin_url, autocommit=True) as connection:
+            before = connection.execute("SELECT resume_token FROM market_maker_progress").fetchone()
+        await exchange.demo.sell("0.1", str(bid))
+        await first.rounds(3)
+    # As if it had been killed before it could write the fill down: both or neither is in the tables.
+    with psycopg.connect(database.admin_url, autocommit=True) as connection:
+        assert connection.execute("SELECT inventory FROM market_maker_positions").fetchall() == [(Decimal("0.1"),)]
+        connection.execute(kept, before)
+        connection.execute("UPDATE market_maker_positions SET inventory = 0, cash = 0")
+    async with running_market_maker(monkeypatch, exchange, database) as second:
+        await second.quoting()
+        assert (await second.market()).inventory == "0.1"
+
+
 async def test_without_the_exchange_it_waits_and_comes_back(maker: MarketMaker) -> None:
     await maker.quoting()
     await maker.exchange.lead_again()
@@ -153,12 +179,17 @@ async def test_without_the_exchange_it_waits_and_comes_back(maker: MarketMaker) 
 async def test_one_instance_quotes_and_another_takes_over(
     monkeypatch: pytest.MonkeyPatch, exchange: Exchange, database: Database
 ) -> None:
-    async with running_market_maker(monkeypatch, exchange, database) as first:
+    async with AsyncExitStack() as life:
+        first = await life.enter_async_context(running_market_maker(monkeypatch, exchange, database))
         await first.quoting()
         async with running_market_maker(monkeypatch, exchange, database) as second:
-            assert (first.app.role(), second.app.role()) == ("quoter", "standby")
             assert (await second.until("QUOTING")).open_orders == 10, "who stands by answers, too"
             await second.ask("DisableQuoting", pb.DisableQuotingRequest())
             assert await first.orders() == []
             await second.ask("EnableQuoting", pb.EnableQuotingRequest())
             await first.quoting()
+            await first.rounds(5)
+            assert (first.app.role(), second.app.role()) == ("quoter", "standby")
+            await life.aclose()
+            await eventually(lambda: second.app.role() == "quoter", "the other one takes over")
+            await second.quoting()

@@ -66,6 +66,15 @@ def test_a_side_without_funds_is_not_quoted() -> None:
     assert {side for side, _ in decide(replace(poor, quote=Decimal(0))).changes.places} == {SELL}
 
 
+def test_all_levels_of_a_side_share_the_money() -> None:
+    wished = quotes(rules(), settings(), Decimal(50_000), Fraction(0), Decimal(0), Outside())
+    paid = afford(wished, rules(), Decimal("0.5"), Decimal(25_000))
+    assert [level.lots for level in paid.asks] == [20_000, 20_000, 10_000]
+    assert [level.lots for level in paid.bids][:2] == [20_000, 20_000]
+    assert len(paid.bids) == 3
+    assert paid.bids[2].lots < 20_000
+
+
 @given(cases(), st.decimals(0, 10_000, places=5), st.decimals(0, 10_000_000, places=2))
 def test_what_is_quoted_is_paid_for(case: Case, base: Decimal, quote: Decimal) -> None:
     wished = quotes(case.rules, case.settings, case.reference, case.movement, case.inventory, case.outside)

@@ -119,6 +119,12 @@ def test_the_skew_moves_both_sides_against_the_inventory() -> None:
     assert long[1] < even[1] < short[1]
 
 
+def test_all_levels_of_a_side_share_the_room_that_is_left() -> None:
+    found = quotes(rules(), settings(max_inventory=Decimal("0.5")), Decimal(50_000), Fraction(0), Decimal(0), NOBODY)
+    assert [level.lots for level in found.bids] == [20_000, 20_000, 10_000]
+    assert [level.lots for level in found.asks] == [20_000, 20_000, 10_000]
+
+
 def test_at_the_limit_of_the_inventory_one_side_is_quoted() -> None:
     full = quotes(rules(), settings(), Decimal(50_000), Fraction(0), Decimal(4), NOBODY)
     assert (len(full.bids), len(full.asks)) == (0, 5)
