@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS
+from exchange.market_data.service.feeds import FeedSet
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.feeds.book_feed import DEPTHS, INTERVALS_MS, BookFeed
 from exchange.runtime.feeds.channel import follow
@@ -20,16 +20,13 @@ if TYPE_CHECKING:
 CONFLATED_MS: Final = tuple(sorted(INTERVALS_MS - {0}))
 
 
-class BookStreams:
+class BookStreams(FeedSet[str, BookFeed]):
     """All streams of levels; a listener of the books. Their tokens are those of the engines' StreamOrderBook."""
 
-    kind = "book"
-
     def __init__(self, books: Books, places: Places, counts: Counts) -> None:
+        super().__init__("book", counts)
         self._books = books
         self._places = places
-        self._counts = counts
-        self._feeds: dict[str, BookFeed] = {}
 
     # --- publishing ---
 
@@ -66,25 +63,6 @@ class BookStreams:
             await asyncio.sleep(interval_ms / 1000)
             for feed in list(self._feeds.values()):
                 self._counts.messages[self.kind] += feed.flush(interval_ms)
-
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for symbol, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[symbol]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.subscribers for feed in self._feeds.values())
 
     # --- subscribing ---
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from exchange.market_data.candles import INTERVALS, NANOSECONDS, Candle
 from exchange.market_data.history_store import COLUMNS, SHARD, bar_of
 from exchange.market_data.service.caching import NOW, PAST, may_be_kept
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.market_data.service.feeds import Feed, FeedSet
 from exchange.market_data.service.history import EPOCH, MAX_ROWS, period
 from exchange.market_data.service.published import frame_hash_of, known_market, place_of, published
 from exchange.runtime import paging
@@ -37,18 +37,15 @@ ORDER BY open_time DESC
 """  # noqa: S608 - put together of constants
 
 
-class CandleService:
+class CandleService(FeedSet[tuple[str, int], Feed]):
     """ListCandles and StreamCandles; a listener of the history, and a `feeds.StreamKind`."""
 
-    kind = "candles"
-
     def __init__(self, history: History, database: Database, books: Books, places: Places, counts: Counts) -> None:
+        super().__init__("candles", counts)
         self._history = history
         self._database = database
         self._books = books
         self._places = places
-        self._counts = counts
-        self._feeds: dict[tuple[str, int], Feed] = {}
 
     async def ListCandles(self, request: pb.ListCandlesRequest, context: Any) -> pb.ListCandlesResponse:
         """One page, the newest first."""
@@ -107,10 +104,6 @@ class CandleService:
 
     # --- all streams ---
 
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.channel.subscribers for feed in self._feeds.values())
-
     def frame(self, frame: Frame, candles: list[Candle]) -> None:
         """See `history.Listener`."""
         if not self._feeds or not candles:
@@ -128,27 +121,6 @@ class CandleService:
     def stopped(self) -> None:
         """See `history.Listener`."""
         self.end(ErrorReason.NOT_READY)
-
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for key, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[key]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def _count(self) -> None:
-        self._counts.messages[self.kind] += 1
-
-    def _slow(self) -> None:
-        self._counts.slow_closed[self.kind] += 1
 
 
 def interval_of(name: str) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.feeds.channel import Channel, follow
@@ -27,7 +28,7 @@ class Counts:
 
 
 class StreamKind(Protocol):
-    """All streams of one kind."""
+    """All streams of one kind; see `FeedSet`."""
 
     kind: str
 
@@ -58,6 +59,11 @@ class Feed:
         self.idle = 0
         self._make = make
         self._counts = counts
+
+    @property
+    def subscribers(self) -> int:
+        """How many follow it."""
+        return self.channel.subscribers
 
     def publish(self, message: Any, sequence: int, frame_hash: bytes, *, snapshot: bool = False) -> None:
         """Send a message of a frame to all; a snapshot replaces what they have."""
@@ -112,3 +118,60 @@ class Feed:
 
         async for message in follow(self.channel, position, slow):
             yield message
+
+
+class Kept(Protocol):
+    """A feed, or several that are one market's."""
+
+    idle: int
+
+    @property
+    def subscribers(self) -> int:
+        """How many follow it."""
+        ...
+
+    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
+        """See `StreamKind`."""
+        ...
+
+    def end(self, reason: int, drain_time_ns: int = 0) -> None:
+        """See `StreamKind`."""
+        ...
+
+
+Key = TypeVar("Key", bound=Hashable)
+AnyFeed = TypeVar("AnyFeed", bound=Kept)
+
+
+class FeedSet(Generic[Key, AnyFeed]):
+    """The feeds of one kind that somebody follows, or did lately. A `StreamKind`."""
+
+    def __init__(self, kind: str, counts: Counts) -> None:
+        self.kind = kind
+        self._counts = counts
+        self._feeds: dict[Key, AnyFeed] = {}
+
+    def subscribers(self) -> int:
+        """See `StreamKind`."""
+        return sum(feed.subscribers for feed in self._feeds.values())
+
+    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
+        """See `StreamKind`. A feed that nobody has followed for IDLE_HEARTBEATS is dropped."""
+        for key, feed in list(self._feeds.items()):
+            feed.idle = 0 if feed.subscribers else feed.idle + 1
+            if feed.idle > IDLE_HEARTBEATS:
+                del self._feeds[key]
+            else:
+                feed.heartbeat(head_sequence, time_ns)
+
+    def end(self, reason: int, drain_time_ns: int = 0) -> None:
+        """See `StreamKind`."""
+        for feed in self._feeds.values():
+            feed.end(reason, drain_time_ns)
+        self._feeds.clear()
+
+    def _count(self) -> None:
+        self._counts.messages[self.kind] += 1
+
+    def _slow(self) -> None:
+        self._counts.slow_closed[self.kind] += 1

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from exchange.market_data.book import MOVED
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.market_data.service.feeds import Feed, FeedSet
 from exchange.runtime.errors import ErrorReason
 from pincex.marketdata.v1 import market_data_service_pb2 as pb
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from exchange.market_data.book import OrderBook, RestingOrder
     from exchange.market_data.books import Books, Frame
@@ -22,11 +21,10 @@ if TYPE_CHECKING:
 class _OrderFeed(Feed):
     """One market's. Each message has symbol and checksum too."""
 
-    def __init__(self, books: Books, symbol: str, places: Places, counts: Counts) -> None:
+    def __init__(self, books: Books, symbol: str, places: Places, count: Callable[[], None]) -> None:
         self._books = books
         self._symbol = symbol
         self._checksum = 0
-        count = partial(_count, counts)
         super().__init__(places.of(f"orders:{symbol}"), books.sequence, books.frame_hash, self._message, count)
         self.note()
 
@@ -68,20 +66,13 @@ class _OrderFeed(Feed):
             )
 
 
-def _count(counts: Counts) -> None:
-    counts.messages[OrderStreams.kind] += 1
-
-
-class OrderStreams:
+class OrderStreams(FeedSet[str, _OrderFeed]):
     """All of them; a listener of the books."""
 
-    kind = "book-orders"
-
     def __init__(self, books: Books, places: Places, counts: Counts) -> None:
+        super().__init__("book-orders", counts)
         self._books = books
         self._places = places
-        self._counts = counts
-        self._feeds: dict[str, _OrderFeed] = {}
 
     def start_over(self, *, same_history: bool) -> None:
         """See `books.Listener`."""
@@ -104,25 +95,6 @@ class OrderStreams:
                 feed.note()
                 feed.publish(feed.delta(touched), batch.last_sequence, batch.frame_hash)
 
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for symbol, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[symbol]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.channel.subscribers for feed in self._feeds.values())
-
     async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
         """One subscriber's stream, encoded."""
         canonical = self._books.market(symbol).symbol
@@ -131,7 +103,7 @@ class OrderStreams:
         self._books.market(canonical)
         feed = self._feeds.get(canonical)
         if feed is None:
-            feed = self._feeds[canonical] = _OrderFeed(self._books, canonical, self._places, self._counts)
+            feed = self._feeds[canonical] = _OrderFeed(self._books, canonical, self._places, self._count)
         feed.idle = 0
         position = feed.position_of(place)
         if position is None:
@@ -139,6 +111,3 @@ class OrderStreams:
             yield feed.first(feed.snapshot())
         async for message in feed.follow(position, self._slow):
             yield message
-
-    def _slow(self) -> None:
-        self._counts.slow_closed[self.kind] += 1

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exchange.market_data.candles import NANOSECONDS
 from exchange.market_data.service.caching import NOW, may_be_kept
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.market_data.service.feeds import Feed, FeedSet
 from exchange.market_data.service.published import frame_hash_of, known_market, place_of, published
 from exchange.market_data.service.value_streams import MAX_SETS, MAX_SYMBOLS
 from exchange.market_data.tickers import NOTHING
@@ -46,19 +46,16 @@ class _Feed(Feed):
         self.sent = sent
 
 
-class TickerService:
+class TickerService(FeedSet[tuple[str, ...], _Feed]):
     """GetTicker, ListTickers and StreamTickers; a listener of the history, and a `feeds.StreamKind`. `run` sends what changed."""
 
-    kind = "tickers"
-
     def __init__(self, history: History, books: Books, places: Places, counts: Counts, clock: Clock) -> None:
+        super().__init__("tickers", counts)
         self._history = history
         self._books = books
         self._places = places
-        self._counts = counts
         self._clock = clock
         self._second = 0
-        self._feeds: dict[tuple[str, ...], _Feed] = {}
 
     async def GetTicker(self, request: pb.GetTickerRequest, context: Any) -> types_pb2.Ticker:
         """One market."""
@@ -134,37 +131,12 @@ class TickerService:
 
     # --- all streams ---
 
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.channel.subscribers for feed in self._feeds.values())
-
     def frame(self, frame: Frame, candles: list[Candle]) -> None:
         """See `history.Listener`: tickers are looked at once a second."""
 
     def stopped(self) -> None:
         """See `history.Listener`."""
         self.end(ErrorReason.NOT_READY)
-
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for symbols, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[symbols]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def _count(self) -> None:
-        self._counts.messages[self.kind] += 1
-
-    def _slow(self) -> None:
-        self._counts.slow_closed[self.kind] += 1
 
     # --- messages ---
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.market_data.service.feeds import Feed, FeedSet
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.feeds.notices import set_time
 from pincex.trading.v1 import market_service_pb2 as pb
@@ -38,17 +37,14 @@ def trade_message(trade: TradeExecuted) -> types_pb2.Trade:
     return message
 
 
-class TradeStreams:
+class TradeStreams(FeedSet[str, Feed]):
     """All of them; a listener of the books. Their tokens are those of the engines' StreamTrades."""
 
-    kind = "trades"
-
     def __init__(self, books: Books, places: Places, past: Past, counts: Counts) -> None:
+        super().__init__("trades", counts)
         self._books = books
         self._places = places
         self._past = past
-        self._counts = counts
-        self._feeds: dict[str, Feed] = {}
 
     def start_over(self, *, same_history: bool) -> None:
         """See `books.Listener`. What was traded meanwhile is not known here: who comes again with a token gets it."""
@@ -62,25 +58,6 @@ class TradeStreams:
             if feed is not None:
                 feed.publish(pb.TradeUpdate(trades=_batch(trades)), trades[-1].sequence, frame.batch.frame_hash)
 
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for symbol, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[symbol]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.channel.subscribers for feed in self._feeds.values())
-
     async def serve(self, symbol: str, resume_token: str) -> AsyncIterator[bytes]:
         """One subscriber's stream, encoded."""
         canonical = self._books.market(symbol).symbol
@@ -89,9 +66,8 @@ class TradeStreams:
         market = self._books.market(canonical)
         feed = self._feeds.get(canonical)
         if feed is None:
-            count = partial(_count, self._counts)
             books = self._books
-            feed = Feed(self._places.of(stream), books.sequence, books.frame_hash, pb.TradeUpdate, count)
+            feed = Feed(self._places.of(stream), books.sequence, books.frame_hash, pb.TradeUpdate, self._count)
             self._feeds[canonical] = feed
         feed.idle = 0
         position = feed.position_of(place)
@@ -118,13 +94,6 @@ class TradeStreams:
         if before != until:
             # To the place from which this channel counts, which may lie before the token: no trade lies between.
             yield feed.encode(pb.TradeUpdate(trades=_batch(())), until, before, until_hash)
-
-    def _slow(self) -> None:
-        self._counts.slow_closed[self.kind] += 1
-
-
-def _count(counts: Counts) -> None:
-    counts.messages[TradeStreams.kind] += 1
 
 
 def _batch(trades: Iterable[TradeExecuted]) -> pb.TradeBatch:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from exchange.market_data.service.feeds import IDLE_HEARTBEATS, Feed
+from exchange.market_data.service.feeds import Feed, FeedSet
 from exchange.runtime.errors import ErrorReason, ServiceError
 from pincex.marketdata.v1 import market_data_service_pb2 as pb
 
@@ -52,16 +52,14 @@ class _ValueFeed(Feed):
         return sorted(symbols if self.symbols is None else self.symbols.intersection(symbols))
 
 
-class ValueStreams:
+class ValueStreams(FeedSet[str, _ValueFeed]):
     """All streams of one kind; a listener of the books."""
 
     def __init__(self, kind: str, values: Values, books: Books, places: Places, counts: Counts) -> None:
-        self.kind = kind
+        super().__init__(kind, counts)
         self._values = values
         self._books = books
         self._places = places
-        self._counts = counts
-        self._feeds: dict[str, _ValueFeed] = {}
         self._told: dict[str, object] = {}
 
     # --- publishing ---
@@ -97,25 +95,6 @@ class ValueStreams:
         update = self._values.message(feed.of(self._books.markets))
         update.snapshot = True
         return update
-
-    def heartbeat(self, head_sequence: int, time_ns: int) -> None:
-        """See `feeds.StreamKind`."""
-        for name, feed in list(self._feeds.items()):
-            feed.idle = 0 if feed.channel.subscribers else feed.idle + 1
-            if feed.idle > IDLE_HEARTBEATS:
-                del self._feeds[name]
-            else:
-                feed.heartbeat(head_sequence, time_ns)
-
-    def end(self, reason: int, drain_time_ns: int = 0) -> None:
-        """See `feeds.StreamKind`."""
-        for feed in self._feeds.values():
-            feed.end(reason, drain_time_ns)
-        self._feeds.clear()
-
-    def subscribers(self) -> int:
-        """See `feeds.StreamKind`."""
-        return sum(feed.channel.subscribers for feed in self._feeds.values())
 
     # --- subscribing ---
 
@@ -156,12 +135,6 @@ class ValueStreams:
                 symbols, self._places.of(name), books.sequence, books.frame_hash, pb.MarketDataUpdate, self._count
             )
         return feed
-
-    def _count(self) -> None:
-        self._counts.messages[self.kind] += 1
-
-    def _slow(self) -> None:
-        self._counts.slow_closed[self.kind] += 1
 
 
 class BestPrices:
