@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exchange.runtime.config import DEVELOPMENT, Secret
@@ -194,18 +192,7 @@ def _our_services(
     )
     if edge.identity is None:
         return (engine,)
-    entries = [entry for entry in config.entries if _is_built(config.modules[entry.name])]
-    return (engine, *(service(*_of_catalogue(config, book, stores, entry)) for entry in entries))
-
-
-def _is_built(module: str) -> bool:
-    """Whether a program is there yet; while services are being built some are not."""
-    package = importlib.util.find_spec(module.split(".", maxsplit=1)[0])
-    if package is None or package.submodule_search_locations is None:
-        return package is not None
-    return any(
-        (Path(place) / module.split(".", 1)[1] / "__main__.py").exists() for place in package.submodule_search_locations
-    )
+    return (engine, *(service(*_of_catalogue(config, book, stores, entry)) for entry in config.entries))
 
 
 def _of_catalogue(

@@ -67,6 +67,9 @@ class MarketMakerService(market_maker_service_pb2_grpc.MarketMakerServiceService
             async with asyncio.timeout(EMPTIED_S):
                 await self._followed(revision, EMPTIED_S)
                 await _until(self._is_empty)
+                # What is shown is reported by the one that quotes, a round later.
+                self._wake()
+                await _until(self._shows_none)
         except (TimeoutError, Away) as error:
             raise ServiceError(
                 ErrorReason.UPSTREAM_TIMEOUT,
@@ -152,6 +155,9 @@ class MarketMakerService(market_maker_service_pb2_grpc.MarketMakerServiceService
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await _until(is_followed)
+
+    async def _shows_none(self) -> bool:
+        return not any(market.open_orders for market in (await self._status()).markets)
 
     async def _is_empty(self) -> bool:
         return not await self._markets.open_orders()
