@@ -48,7 +48,7 @@ class Newcomer(DocumentShell):
 @pytest.fixture(scope="module")
 def newcomer(repository: Path) -> Iterator[Newcomer]:
     with temporary_home() as home:
-        folder = stack_folder(home, PINCEX_CONFIG_DIR=str(home.parent / "config"), PINCEX_WITHOUT="market-maker")
+        folder = stack_folder(home, PINCEX_CONFIG_DIR=str(home.parent / "config"), PINCEX_WITHOUT="")
         up = folder.command("up", "--detach")
         assert up.returncode == 0, up.stdout + up.stderr
         try:

@@ -51,7 +51,7 @@ class Config:
         return cls(
             common=common,
             database_url=environment.database_url("PINCEX_WALLET_DATABASE_URL"),
-            networks=_networks(environment),
+            networks=_networks(environment, development=common.runtime.development),
             simulated_block_s=environment.number("PINCEX_SIMULATED_BLOCK_SECONDS", 1.0, minimum=0.01, maximum=3600.0),
             simulated_seed=environment.integer("PINCEX_SIMULATED_SEED", 0, minimum=0),
             approval=_amounts(environment, "PINCEX_WITHDRAWAL_APPROVAL", DEFAULT_APPROVAL),
@@ -62,10 +62,11 @@ class Config:
         )
 
 
-def _networks(environment: Environment) -> tuple[Terms, ...]:
+def _networks(environment: Environment, *, development: bool) -> tuple[Terms, ...]:
+    """The simulated network makes money from nothing: where money is real, somebody must have named it."""
     name = "PINCEX_WALLET_NETWORKS"
     try:
-        found = parse_terms(environment.optional(name, DEFAULT_NETWORKS))
+        found = parse_terms(environment.optional(name, DEFAULT_NETWORKS if development else ""))
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
     for terms in found:

@@ -22,7 +22,8 @@ def read(**variables: str) -> Config:
 
 def test_what_is_not_said_has_a_default() -> None:
     config = read()
-    assert [one.network for one in config.networks] == ["simulated"] * 4
+    assert [one.network for one in read(PINCEX_PROFILE="development").networks] == ["simulated"] * 4
+    assert config.networks == (), "nobody makes money from nothing unless somebody has said so"
     assert (config.simulated_block_s, config.simulated_seed) == (1.0, 0)
     assert config.approval == {"BTC": Decimal("0.5"), "ETH": Decimal(5), "USD": Decimal(10_000)}
     assert config.cooling_s == DAY_S
