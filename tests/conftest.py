@@ -41,6 +41,22 @@ def pytest_report_header(config: pytest.Config) -> str:
 _LONG_FIRST = (*_SHARED_EXCHANGES, "tests/runbooks/", "tests/e2e/", "tests/simulation/", "tests/integration/")
 
 
+# Where nothing of what is gated runs in the test's own process, or only compiled: tracing it costs half as much again as the test.
+_NOT_COVERED = (
+    *("tests/e2e/", "tests/runbooks/", "tests/simulation/", "tests/tidy/", "tests/contract/", "tests/unit/core/"),
+    *("tests/integration/stack/", "tests/integration/market_data/", "tests/integration/market_maker/"),
+    *("tests/integration/websocket/", "tests/unit/market_data/", "tests/unit/market_maker/", "tests/unit/websocket/"),
+    *("tests/unit/client/", "tests/unit/docs/", "tests/unit/stack/", "tests/unit/tests/"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("PINCEX_PURE", "") in ("", "0"):
+        for item in items:
+            if item.nodeid.startswith(_NOT_COVERED):
+                item.add_marker(pytest.mark.no_cover)
+
+
 class _LongFirst(OrderedDict[str, dict[str, bool]]):
     """The units of work by scope; the next one is that which probably takes longest."""
 

@@ -13,7 +13,7 @@ from tests.simulation.faults import KINDS
 from tests.simulation.regressions import REGRESSIONS
 from tests.simulation.world import World
 
-SEEDS = 150
+SEEDS = 100
 BLOCK = 10
 LONG_SEEDS = 3_000
 

@@ -62,7 +62,14 @@ def probe(root: Path, **environment: str) -> tuple[str, str]:
     done = subprocess.run(
         [sys.executable, "-c", PROBE],
         cwd=root,
-        env={**os.environ, "PINCEX_PURE": "", "PYTHONPATH": str(root / "services"), **environment},
+        # What is edited twice in a second would look unchanged to Python's own cache.
+        env={
+            **os.environ,
+            "PINCEX_PURE": "",
+            "PYTHONPATH": str(root / "services"),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **environment,
+        },
         capture_output=True,
         text=True,
         check=True,

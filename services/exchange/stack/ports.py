@@ -45,6 +45,8 @@ class PortBook:
             except (ValueError, AttributeError):
                 self._ports = {}
         self._taken_here: set[int] = set()
+        # Which port is free need not be hard to guess.
+        self._next_port = random.choice(FREE_RANGE)  # noqa: S311
 
     def choose(self, name: str, setting: PortSetting, offset: int = 0) -> int:
         """The port for `name`: the operator's (plus `offset`), or the remembered one, or a free one.
@@ -71,8 +73,11 @@ class PortBook:
         return port
 
     def _free(self, host: str) -> int:
-        # Which port is free need not be unpredictable.
-        for port in random.sample(FREE_RANGE, _ATTEMPTS):
+        # One after the other from anywhere: of two exchanges that are started at the same time each takes a stretch of its own, and
+        # not ports that the other has chosen and does not listen on yet.
+        for _ in range(_ATTEMPTS):
+            port = self._next_port
+            self._next_port = port + 1 if port + 1 in FREE_RANGE else FREE_RANGE.start
             if port not in self._taken_here and port not in self._ports.values() and is_free(port, host):
                 return port
         raise StackError(f"no free port between {FREE_RANGE.start} and {FREE_RANGE.stop}")

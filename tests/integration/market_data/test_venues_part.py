@@ -152,9 +152,9 @@ async def test_one_instance_runs_the_feeds_and_every_instance_answers(database: 
             after = await second.restart("simulated")
             assert after.reconnects == before.reconnects + 1
             assert first.feeds_here()[0].reconnects == after.reconnects
-            valkey.kill()
             seen = (await second.compare("BTCUSD")).price_ns
             assert seen is not None
+            valkey.kill()
 
             async def moves_on() -> bool:
                 found = (await second.compare("BTCUSD")).price_ns

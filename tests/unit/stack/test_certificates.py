@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = datetime.now(UTC)
+# What a test makes is good from five minutes before that on, and it may run long after this was read.
+LATER = NOW + timedelta(hours=1)
 LONG_AGO = NOW - timedelta(days=200)
 
 
@@ -63,7 +65,7 @@ def test_the_edge_s_certificate_is_for_this_machine_and_what_is_asked_for(store:
 
     local = {"DNS:localhost", "IP:127.0.0.1", "IP:::1"}
     assert names(store.edge) == {*local, "IP:10.1.2.3", "DNS:exchange.example.com"}
-    assert Entry("edge", store.edge, key=store.edge, authority=store.authority).problem(NOW, 30) is None
+    assert Entry("edge", store.edge, key=store.edge, authority=store.authority).problem(LATER, 30) is None
     lifetime = read_chain(store.edge)[0].not_valid_after_utc - NOW
     assert timedelta(days=89) < lifetime <= timedelta(days=91)
     authority = read_chain(store.authority)[0]
@@ -88,7 +90,7 @@ def test_a_certificate_with_little_time_is_made_anew(store: CertificateStore) ->
     store.edge.write_text(leaf(authority, NOW - timedelta(days=61)).pem)
 
     assert store.create_edge()
-    assert describe(read_chain(store.edge)[0]).days_left(NOW) >= 89
+    assert describe(read_chain(store.edge)[0]).days_left(LATER) >= 89
 
 
 def test_only_their_owner_may_read_any_of_the_files(store: CertificateStore) -> None:
@@ -114,7 +116,7 @@ def test_who_makes_one_at_the_same_time_gets_the_same_authority(store: Certifica
 
     entries = store.entries()
     assert len(entries) == 5
-    assert [one.problem(NOW, 30) for one in entries] == [None] * 5
+    assert [one.problem(LATER, 30) for one in entries] == [None] * 5
 
 
 def test_a_client_and_a_service_are_named_by_uri_and_signed_by_different_authorities(store: CertificateStore) -> None:
@@ -126,7 +128,7 @@ def test_a_client_and_a_service_are_named_by_uri_and_signed_by_different_authori
     named = {"DNS:trading-engine.pincex.internal", "URI:spiffe://pincex/service/trading-engine"}
     assert names(service) == {*named, "IP:127.0.0.1"}
     as_client = Entry("x", service, key=service, authority=store.authority)
-    assert as_client.problem(NOW, 0) == "is not signed by CN=PinCEX development authority,O=PinCEX"
+    assert as_client.problem(LATER, 0) == "is not signed by CN=PinCEX development authority,O=PinCEX"
 
 
 @pytest.mark.parametrize("name", ["", "../edge", ".hidden", "a/b", "a b", "x" * 65, "ü", "a\n"])
@@ -181,15 +183,15 @@ def test_an_authority_that_has_expired_signs_nothing(store: CertificateStore) ->
 def test_what_is_wrong_with_a_certificate_is_said(tmp_path: Path) -> None:
     authority, other = new_authority("ours", NOW), new_authority("other", NOW)
     good = leaf(authority)
-    assert entry(tmp_path, good, authority).problem(NOW, 30) is None
-    assert entry(tmp_path, good, authority).problem(NOW, 91) == "expires in 89 days"
-    assert entry(tmp_path, good, other).problem(NOW, 30) == "is not signed by CN=other,O=PinCEX"
-    assert entry(tmp_path, good, authority, key=leaf(authority)).problem(NOW, 0) == (
+    assert entry(tmp_path, good, authority).problem(LATER, 30) is None
+    assert entry(tmp_path, good, authority).problem(LATER, 91) == "expires in 89 days"
+    assert entry(tmp_path, good, other).problem(LATER, 30) == "is not signed by CN=other,O=PinCEX"
+    assert entry(tmp_path, good, authority, key=leaf(authority)).problem(LATER, 0) == (
         "has another key than the private key beside it"
     )
     old = new_authority("ours", LONG_AGO)
-    assert entry(tmp_path, leaf(old, LONG_AGO), old).problem(NOW, 0) == "has expired"
-    assert entry(tmp_path, leaf(authority, NOW + timedelta(days=1)), authority).problem(NOW, 0) == "is not valid yet"
+    assert entry(tmp_path, leaf(old, LONG_AGO), old).problem(LATER, 0) == "has expired"
+    assert entry(tmp_path, leaf(authority, NOW + timedelta(days=1)), authority).problem(LATER, 0) == "is not valid yet"
 
 
 def test_files_that_hold_something_else_are_named_and_not_shown(tmp_path: Path) -> None:
@@ -217,14 +219,14 @@ def test_a_chain_of_others_is_judged_link_by_link(tmp_path: Path) -> None:
     found = entry(tmp_path, leaf(authority))
     alone = Entry("edge", found.file, key=found.key)
     (tmp_path / "leaf.pem").write_text(leaf(authority).certificate_pem + other.certificate_pem)
-    assert alone.problem(NOW, 0) == "is not signed by CN=other,O=PinCEX"
+    assert alone.problem(LATER, 0) == "is not signed by CN=other,O=PinCEX"
     trusted = Entry("client-authority", tmp_path / "ca.pem")
     (tmp_path / "ca.pem").write_text(authority.certificate_pem + other.certificate_pem)
-    assert trusted.problem(NOW, 30) is None
+    assert trusted.problem(LATER, 30) is None
     (tmp_path / "ca.pem").write_text(
         authority.certificate_pem + new_authority("old", NOW - timedelta(4000)).certificate_pem
     )
-    assert trusted.problem(NOW, 30) == "has expired"
+    assert trusted.problem(LATER, 30) == "has expired"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +323,7 @@ async def test_what_is_due_of_ours_is_renewed_while_the_exchange_runs(
     handing.begin()
     following = asyncio.create_task(handing.follow())
     try:
-        await until(lambda: describe(read_chain(store.edge)[0]).days_left(NOW) >= 89)
+        await until(lambda: describe(read_chain(store.edge)[0]).days_left(LATER) >= 89)
         await until(lambda: store.edge.read_text().endswith(handed(tmp_path / "secrets")))
         await until(engine.exists)
     finally:
