@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pincex_client.wallet import Withdrawal
     from tests.stack_fixture import ExchangeStack
 
-KILLS = 5
+KILLS = 10
 MANY_KILLS = int(os.environ.get("ROUNDS") or 100)
 DEADLINE_S = 60.0
 ENDS = {"SETTLED", "WITHDRAWAL_CANCELLED", "RETURNED", "REJECTED"}

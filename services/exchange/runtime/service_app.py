@@ -86,7 +86,7 @@ class ServiceApp:
         tokens = ServiceTokens(config.jwt_secret, self.clock) if config.jwt_secret is not None else None
         self.client = InternalClient(config.internal_target, service, tokens)
         metrics = GrpcMetrics(self.registry)
-        credentials = config.service_tls.server_credentials() if config.service_tls is not None else None
+        tls = config.service_tls
         self.public, self.ops = (
             GrpcServer(
                 f"{LOOPBACK}:{port}",
@@ -95,7 +95,8 @@ class ServiceApp:
                 limits=limits if limits is not None else ServerLimits(),
                 with_channelz=operator,
                 drain=self.drain,
-                credentials=credentials,
+                # Each server has its own: gRPC takes one set for one port.
+                credentials=tls.server_credentials() if tls is not None else None,
                 trail=self.audit.trail,
                 security=self.audit.security,
             )

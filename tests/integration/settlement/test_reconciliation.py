@@ -80,8 +80,11 @@ async def test_a_break_is_an_incident_and_stops_withdrawals_until_it_is_resolved
     exchange: Exchange, settlement: Settlement, database: Database
 ) -> None:
     await settlement.settled(exchange)
-    assert not (await gate(settlement)).open, "nothing was compared yet"
+    rows(database, "DELETE FROM settlement_reconciled")
+    closed = await gate(settlement)
+    assert (closed.open, closed.problem) == (False, "engine and ledger were not compared yet")
     assert (await settlement.ask("Reconcile", RECONCILE)).whole
+    assert (await gate(settlement)).open
     number = account_id(database, "demo")
     rows(database, TAMPER, number)
 
