@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent.parent
 TEXT = ROOT / "perf.log"
 JSON = ROOT / "perf.json"
+
+HEADING = "PinCEX: measured by `make bench`. Ratios hold within one run; absolute figures only for this machine."
 
 LIMITS = {
     "Core alone": "making tuples and objects, and cache misses; this CPython was built without its optimisations",
@@ -43,24 +46,35 @@ class Report:
         self.figures[name] = value
 
     def write(self) -> None:
-        """Write both files, if anything was measured."""
+        """Write both files, if anything was measured. What this run has not measured stays as it was, with its own date."""
         if not self.sections:
             return
-        machine = {
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-            "load_before": self.figures.get("load_before"),
-        }
-        lines = [
-            "PinCEX: measured by `make bench`. Ratios hold within one run; absolute figures only for this machine.",
-            "  ".join(f"{name} {value}" for name, value in machine.items()),
-        ]
+        date = time.strftime("%Y-%m-%d", time.gmtime())
+        blocks = _blocks(TEXT.read_text() if TEXT.exists() else "")
         for title, rows in self.sections.items():
-            lines += ["", title]
             width = max(len(what) for what, _, _ in rows)
-            lines += [f"  {what:<{width}}  {figure:>14}  {remark}".rstrip() for what, figure, remark in rows]
-            lines += [f"  limit now: {limit}" for beginning, limit in LIMITS.items() if title.startswith(beginning)]
+            blocks[title] = [
+                *(f"  {what:<{width}}  {figure:>14}  {remark}".rstrip() for what, figure, remark in rows),
+                *(f"  limit now: {limit}" for beginning, limit in LIMITS.items() if title.startswith(beginning)),
+                f"  measured {date}, load before {self.figures.get('load_before')}",
+            ]
+        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        lines = [HEADING, "  ".join(f"{name} {value}" for name, value in machine.items())]
+        for title, block in blocks.items():
+            lines += ["", title, *block]
         TEXT.write_text("\n".join(lines) + "\n")
-        JSON.write_text(json.dumps({"machine": machine, **self.figures}, indent=2, sort_keys=True) + "\n")
+        old = json.loads(JSON.read_text()) if JSON.exists() else {}
+        found = {**old, "machine": {**machine, "date": date}, **self.figures}
+        JSON.write_text(json.dumps(found, indent=2, sort_keys=True) + "\n")
+
+
+def _blocks(text: str) -> dict[str, list[str]]:
+    """The sections of an earlier report by their titles; one that names no date has that of its heading."""
+    heading, *parts = text.split("\n\n")
+    date = re.search(r"date (\S+)", heading)
+    found = {}
+    for part in parts:
+        title, *lines = part.strip("\n").split("\n")
+        dated = any(line.startswith("  measured ") for line in lines)
+        found[title] = lines if dated or date is None else [*lines, f"  measured {date[1]}"]
+    return found
