@@ -24,7 +24,7 @@ pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture", "tests.valkey
 _MAX_SEED = 2**31
 
 # Whole exchanges that many files share, each started once by whichever worker of pytest-xdist gets those files.
-_SHARED_EXCHANGES = ("exchange_stack", "production_stack")
+_SHARED_EXCHANGES = ("exchange_stack", "production_stack", "trading_stack")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

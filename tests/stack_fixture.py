@@ -221,6 +221,13 @@ def production_stack() -> Iterator[ProductionStack]:
 
 
 @pytest.fixture(scope="session")
+def trading_stack() -> Iterator[ExchangeStack]:
+    """An exchange that only trades, for whole recorded flows: settlement would be at work on them for a minute."""
+    with temporary_home() as home, running_stack(stack_folder(home)) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="session")
 def exchange_stack() -> Iterator[ExchangeStack]:
     """The whole exchange with the real engine, healthy when the first test gets it; nobody quotes on it but the tests."""
     with temporary_home() as home, running_stack(stack_folder(home, PINCEX_WITHOUT="market-maker")) as stack:

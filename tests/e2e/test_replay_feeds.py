@@ -35,15 +35,15 @@ async def collect(stream: TradeStream, seen: list[str]) -> None:
 
 @pytest.mark.parametrize("depth", [0, 10])
 async def test_a_followed_book_equals_the_exchanges_own_and_no_trade_is_missed(
-    exchange_stack: ExchangeStack, recorded_flow: Path, depth: int
+    trading_stack: ExchangeStack, recorded_flow: Path, depth: int
 ) -> None:
     commands = read_commands(recorded_flow / "es-part-a.commands.csv")[:LIVE_COMMANDS]
     fills = [fill for fill in read_fills(recorded_flow / "es-part-a.fills.csv") if fill.seq <= LIVE_COMMANDS]
     run_id = uuid.uuid4().hex[:8]
     plan = make_plan(commands, symbol=f"F{run_id.upper()}", run_id=run_id)
     client = ExchangeClient(
-        exchange_stack.edge_address,
-        ops_target=exchange_stack.ops_address,
+        trading_stack.edge_address,
+        ops_target=trading_stack.ops_address,
         account=plan.account,
         policy=RetryPolicy(deadline=30.0),
     )

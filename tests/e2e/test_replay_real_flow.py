@@ -23,26 +23,26 @@ if TYPE_CHECKING:
     from tests.stack_fixture import ExchangeStack
 
 
-def test_every_recorded_fill_and_the_final_book_are_equal(exchange_stack: ExchangeStack, recorded_flow: Path) -> None:
-    assert_whole(run(exchange_stack, whole_flow(recorded_flow, "--symbol", "ESH4")))
+def test_every_recorded_fill_and_the_final_book_are_equal(trading_stack: ExchangeStack, recorded_flow: Path) -> None:
+    assert_whole(run(trading_stack, whole_flow(recorded_flow, "--symbol", "ESH4")))
 
 
 def test_a_sigkill_of_the_engine_in_the_middle_changes_nothing(
-    exchange_stack: ExchangeStack, recorded_flow: Path
+    trading_stack: ExchangeStack, recorded_flow: Path
 ) -> None:
-    before = engine_sequence(exchange_stack)
-    with started(exchange_stack, whole_flow(recorded_flow, "--symbol", "ESKILL", "--rate", "4000")) as playing:
+    before = engine_sequence(trading_stack)
+    with started(trading_stack, whole_flow(recorded_flow, "--symbol", "ESKILL", "--rate", "4000")) as playing:
         # In the live part, with thousands of commands to come.
-        eventually(lambda: engine_sequence(exchange_stack) > before + 14_000, "half of the flow is played", DEADLINE_S)
-        engine = exchange_stack.instance("trading-engine-1")
+        eventually(lambda: engine_sequence(trading_stack) > before + 14_000, "half of the flow is played", DEADLINE_S)
+        engine = trading_stack.instance("trading-engine-1")
         os.kill(engine["pid"], signal.SIGKILL)
         report = playing.report()
     assert_whole(report)
     assert report["reconnects"] >= 1, "the kill was felt"
-    eventually(lambda: exchange_stack.instance("trading-engine-1")["state"] == "ready", "the engine is back")
+    eventually(lambda: trading_stack.instance("trading-engine-1")["state"] == "ready", "the engine is back")
 
 
-def test_a_changed_recording_is_found_out(exchange_stack: ExchangeStack, recorded_flow: Path, tmp_path: Path) -> None:
+def test_a_changed_recording_is_found_out(trading_stack: ExchangeStack, recorded_flow: Path, tmp_path: Path) -> None:
     """A check that cannot fail is a defect."""
     rows = (recorded_flow / "es-part-a.commands.csv").read_text().splitlines()
     fills = (recorded_flow / "es-part-a.fills.csv").read_text().splitlines()
@@ -52,24 +52,22 @@ def test_a_changed_recording_is_found_out(exchange_stack: ExchangeStack, recorde
     assert kept, "the part has fills"
     changed = kept[0].rsplit(",", 1)[0] + ",77"
     expected.write_text("\n".join([fills[0], changed, *kept[1:]]) + "\n")
-    report = run(exchange_stack, replay_command(commands, "--expect", str(expected), "--symbol", "ESX"), status=1)
+    report = run(trading_stack, replay_command(commands, "--expect", str(expected), "--symbol", "ESX"), status=1)
     assert len(report["differences"]) == 1
     assert " 77 @ " in report["differences"][0]["expected"]
 
 
 def test_a_replay_that_was_killed_itself_is_continued_by_its_run_id(
-    exchange_stack: ExchangeStack, recorded_flow: Path
+    trading_stack: ExchangeStack, recorded_flow: Path
 ) -> None:
     names = ("--symbol", "ESCUT", "--run-id", f"cut{os.getpid()}")
-    before = engine_sequence(exchange_stack)
-    with started(exchange_stack, whole_flow(recorded_flow, *names, "--rate", "4000")):
-        eventually(
-            lambda: engine_sequence(exchange_stack) > before + 10_000, "a part of the flow is played", DEADLINE_S
-        )
-    assert_whole(run(exchange_stack, whole_flow(recorded_flow, *names)))
+    before = engine_sequence(trading_stack)
+    with started(trading_stack, whole_flow(recorded_flow, *names, "--rate", "4000")):
+        eventually(lambda: engine_sequence(trading_stack) > before + 10_000, "a part of the flow is played", DEADLINE_S)
+    assert_whole(run(trading_stack, whole_flow(recorded_flow, *names)))
 
 
-def test_ticks_of_a_cent_and_lots_of_a_hundred_work(exchange_stack: ExchangeStack, tmp_path: Path) -> None:
+def test_ticks_of_a_cent_and_lots_of_a_hundred_work(trading_stack: ExchangeStack, tmp_path: Path) -> None:
     commands, fills = tmp_path / "aapl.csv", tmp_path / "fills.csv"
     commands.write_text(
         "seq,ts_ns,kind,order_id,side,price,quantity,tif\n"
@@ -87,5 +85,5 @@ def test_ticks_of_a_cent_and_lots_of_a_hundred_work(exchange_stack: ExchangeStac
     )
     flow: list[FlowCommand] = read_commands(commands)
     assert len(flow) == 5
-    report = run(exchange_stack, replay_command(commands, "--expect", str(fills)))
+    report = run(trading_stack, replay_command(commands, "--expect", str(fills)))
     assert (report["fills"], report["equal"]) == (3, True)

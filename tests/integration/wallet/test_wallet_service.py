@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from exchange.runtime.paging import make_token
+from exchange.wallet.config import DEFAULT_NETWORKS
 from exchange.wallet.connector import ConnectorAway
 from exchange.wallet.worker import WORKER_LOCK, State
 from pincex.wallet.v1 import types_pb2
@@ -196,7 +197,8 @@ async def test_where_no_simulated_network_runs_nothing_is_simulated(
 async def test_in_production_nobody_without_a_credential_learns_anything(
     monkeypatch: pytest.MonkeyPatch, exchange: Exchange, database: Database
 ) -> None:
-    async with running_wallet(monkeypatch, exchange, database, PINCEX_PROFILE="production") as wallet:
+    named = {"PINCEX_PROFILE": "production", "PINCEX_WALLET_NETWORKS": DEFAULT_NETWORKS}
+    async with running_wallet(monkeypatch, exchange, database, **named) as wallet:
         assert len((await wallet.ask("ListNetworks", pb.ListNetworksRequest())).networks) == 3, "which are no secret"
         for method in ("GetDepositAddress", "ListDeposits"):
             refusal = await refused(wallet.ask(method, getattr(pb, f"{method}Request")()))

@@ -257,7 +257,7 @@ class Trading(RuleBasedStateMachine):
 
 
 SMALL = settings(
-    max_examples=int(os.environ.get("PINCEX_EXAMPLES", "150")),
+    max_examples=int(os.environ.get("PINCEX_EXAMPLES", "100")),
     stateful_step_count=50,
     deadline=None,
     suppress_health_check=list(HealthCheck),
