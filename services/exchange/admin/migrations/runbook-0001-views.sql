@@ -11,7 +11,7 @@ CREATE VIEW runbook.pg_stat_user_tables AS
 CREATE VIEW runbook.pg_stat_user_indexes AS
     SELECT s.*, s.relname AS tablename, s.indexrelname AS indexname FROM pg_catalog.pg_stat_user_indexes s;
 
--- The newest price of each market. Nobody writes it yet: it is for market data, which comes later.
+-- The newest price of each market. Market data writes it: market-data-0002-prices.sql.
 CREATE TABLE latest_prices (
     symbol      text        PRIMARY KEY,
     price       numeric     NOT NULL,
