@@ -70,6 +70,6 @@ async def _post(settler: Settler, session: Session, loss: Loss, time_ns: int) ->
         )
         books.loss(loss_id, time_ns, loss.custody_account, loss.asset, loss.amount, loss.request_id)
         new = replace(old, posting_id=books.posting_id)
-        await store.write(connection, books, old, new)
+        await store.write(connection, store.Rows(books), old, new)
     settler.offset = new
     return posting_id

@@ -1,8 +1,12 @@
-"""The loop of settlement: whoever holds the lock follows the engine's events and writes what they post, exactly once."""
+"""The loop of settlement: whoever holds the lock follows the engine's events and writes what they post, exactly once.
+
+While PostgreSQL writes one batch, the frames that come are posted into the books: they are the next one.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -26,6 +30,8 @@ RETRY_S: Final = 0.5
 STANDBY_POLL_S: Final = 0.5
 # Behind by less than this it counts as caught up: a commit is under way nearly always.
 CAUGHT_UP_S: Final = 1.0
+# Lines and trades of one transaction: frames beyond them are posted when it is written.
+MAX_ROWS: Final = 60_000
 _READ_ANEW: Final[tuple[type[Exception], ...]] = (Overtaken, *postgres.CONNECTION_ERRORS)
 
 
@@ -43,6 +49,23 @@ class State(StrEnum):
 
 class NotWriter(Exception):
     """Another instance writes, or none does now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """How far the books are, ahead of the tables."""
+
+    sequence: int
+    resume_token: str
+    event_time_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Full:
+    """As many rows as go into one transaction, and how far they are."""
+
+    posted: Posted
+    rows: store.Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +118,16 @@ class Settler:
         self._make_intake = make_intake
         self._passing = passing
         self._session: Session | None = None
+        # The books have what the tables do not have yet, up to there.
+        self._posted: Posted | None = None
+        # Taken from the books already, to be written before what was posted since.
+        self._full: Full | None = None
+        self._posting = asyncio.Lock()
         self._writing = asyncio.Lock()
+        # There is something to write, or to hear of.
+        self._news = asyncio.Event()
+        # What was full is being written.
+        self._room = asyncio.Event()
         self.metrics: SettlementMetrics | None = None
         self.state = State.STARTING
         self.problem = ""
@@ -134,13 +166,15 @@ class Settler:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """The writer's session, with nothing else written meanwhile. Raises NotWriter where this instance is not the writer.
+        """The writer's session: the tables have all that the books have, and nothing else is posted or written meanwhile.
 
-        Whoever posts into the books and does not store it must end the connection: all is read anew then.
+        Raises NotWriter where this instance is not the writer. Whoever posts into the books and does not store it must end
+        the connection: all is read anew then.
         """
-        async with self._writing:
+        async with self._posting, self._writing:
             if self._session is None or self._session.connection.is_closed():
                 raise NotWriter
+            await self._write(self._session)
             yield self._session
 
     @property
@@ -158,6 +192,7 @@ class Settler:
             books, self.offset = await store.load(connection)
             self._log.info("the books are open", sequence=self.offset.sequence, postings=self.offset.posting_id)
             intake = self._make_intake(books)
+            self._posted = self._full = None
             self._session = Session(connection, books)
             while True:
                 self.state = State.WAITING_FOR_ENGINE
@@ -171,23 +206,68 @@ class Settler:
             connection.terminate()
 
     async def _follow(self, session: Session, intake: Intake) -> None:
+        """Write what is posted, again and again, until the feed has ended."""
         async with aclosing(self._feed.batches(self.offset.sequence, self.offset.resume_token)) as batches:
-            async for frames in batches:
-                if session.connection.is_closed():
-                    raise asyncpg.InterfaceError("the writer's session has ended")
-                if frames:
+            posting = asyncio.create_task(self._post(session, batches, intake))
+            posting.add_done_callback(lambda _: self._news.set())
+            try:
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    ended = posting.done()
+                    if session.connection.is_closed():
+                        if ended:
+                            posting.result()
+                        raise asyncpg.InterfaceError("the writer's session has ended")
                     async with self._writing:
-                        for frame in frames:
-                            intake.take(frame)
-                        last = frames[-1]
-                        await self._write(session, last.last_sequence, last.resume_token, intake.time_ns)
-                self.state = State.RUNNING if self.lag_s < CAUGHT_UP_S else State.CATCHING_UP
+                        await self._write(session)
+                    self.state = State.RUNNING if self.lag_s < CAUGHT_UP_S else State.CATCHING_UP
+                    if ended:
+                        posting.result()
+                        return
+            finally:
+                posting.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):
+                    await posting
 
-    async def _write(self, session: Session, sequence: int, resume_token: str, event_time_ns: int) -> None:
-        old, books = self.offset, session.books
-        new = Offset(sequence, resume_token, books.posting_id, books.trade_count, event_time_ns or old.event_time_ns)
+    async def _post(self, session: Session, batches: AsyncGenerator[list[Any], None], intake: Intake) -> None:
+        """Post frames as they come, at most MAX_ROWS ahead of the tables; what is half posted is never written."""
+        async for frames in batches:
+            self._news.set()
+            for frame in frames:
+                async with self._posting:
+                    try:
+                        intake.take(frame)
+                    except BaseException:
+                        session.connection.terminate()
+                        raise
+                    self._posted = Posted(frame.last_sequence, frame.resume_token, intake.time_ns)
+                self._news.set()
+                # Between frames, whoever writes has its turn.
+                await asyncio.sleep(0)
+                if session.books.batch.rows >= MAX_ROWS:
+                    self._full, self._posted = Full(self._posted, store.Rows(session.books)), None
+                    self._room.clear()
+                    await self._room.wait()
+
+    async def _write(self, session: Session) -> None:
+        """One transaction with what is posted. Where it fails the connection ends: the books are ahead of the tables."""
+        full, self._full = self._full, None
+        if full is None:
+            if self._posted is None:
+                return
+            full, self._posted = Full(self._posted, store.Rows(session.books)), None
+        self._room.set()
+        posted, rows, old = full.posted, full.rows, self.offset
+        time_ns = posted.event_time_ns or old.event_time_ns
+        new = Offset(posted.sequence, posted.resume_token, rows.posting_id, rows.trade_count, time_ns)
         started = time.perf_counter()
-        await store.write(session.connection, books, old, new)
+        try:
+            await store.write(session.connection, rows, old, new)
+        except BaseException:
+            session.connection.terminate()
+            self._news.set()
+            raise
         self.offset = new
         if self.metrics is not None:
             self.metrics.write_seconds.observe(time.perf_counter() - started)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,7 +10,7 @@ from exchange.settlement.ledger.books import Books, MarketScale, copied
 from exchange.settlement.ledger.orders import OrderRow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncGenerator
 
     import asyncpg
 
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 SHARD: Final = 0
 # Any constant does, as long as all instances use the same: who holds it writes.
 WRITER_LOCK: Final = 0x50_49_4E_53_45_54
+# About 100 KB of a COPY.
+BLOCK_ROWS: Final = 1_000
 
 _LINE_COLUMNS: Final = (
     "posting_id",
@@ -152,10 +153,24 @@ async def load(connection: Connection) -> tuple[Books, Offset]:
     return books, Offset(**dict(offset))
 
 
-async def write(connection: Connection, books: Books, old: Offset, new: Offset) -> None:
-    """Write what the books gathered, and the offset with it. Raises Overtaken, and whatever the database says."""
-    batch = books.take_batch()
-    orders, books.orders.touched = books.orders.touched, {}
+class Rows:
+    """What the books gathered, as it stood when it was taken: rows of COPY and arrays of SQL. The books may go on."""
+
+    def __init__(self, books: Books) -> None:
+        self.posting_id, self.trade_count = books.posting_id, books.trade_count
+        batch = books.take_batch()
+        touched, books.orders.touched = books.orders.touched, {}
+        self.batch = batch
+        self.balances = [(*place, books.balances[place]) for place in batch.balances]
+        self.new_orders = [_order_text(order) for order in touched.values() if order.is_new]
+        self.changed_orders = [_order_change(order) for order in touched.values() if not order.is_new]
+        for order in touched.values():
+            order.is_new = False
+
+
+async def write(connection: Connection, rows: Rows, old: Offset, new: Offset) -> None:
+    """Write the rows, and the offset with them. Raises Overtaken, and whatever the database says."""
+    batch = rows.batch
     async with connection.transaction():
         moved = await connection.execute(
             _MOVE_OFFSET,
@@ -173,12 +188,10 @@ async def write(connection: Connection, books: Books, old: Offset, new: Offset) 
         await _write_definitions(connection, batch)
         await _copy(connection, "ledger_lines", _LINE_COLUMNS, batch.lines)
         await _copy(connection, "trades", _TRADE_COLUMNS, batch.trades)
-        if batch.balances:
-            places = list(batch.balances)
-            amounts = [books.balances[place] for place in places]
-            accounts, assets, kinds = zip(*places, strict=True)
-            await connection.execute(_SET_BALANCES, accounts, assets, kinds, amounts)
-        await _write_orders(connection, orders.values())
+        await _copy(connection, "orders", _ORDER_COLUMNS, rows.new_orders)
+        for statement, arrays in ((_SET_BALANCES, rows.balances), (_UPDATE_ORDERS, rows.changed_orders)):
+            if arrays:
+                await connection.execute(statement, *zip(*arrays, strict=True))
 
 
 async def _write_definitions(connection: Connection, batch: Batch) -> None:
@@ -192,33 +205,29 @@ async def _write_definitions(connection: Connection, batch: Batch) -> None:
         await _copy(connection, "ledger_accounts", ("account_id", "account"), rows_of_text)
 
 
-async def _write_orders(connection: Connection, orders: Iterable[OrderRow]) -> None:
-    made = [order for order in orders if order.is_new]
-    known = [order for order in orders if not order.is_new]
-    await _copy(connection, "orders", _ORDER_COLUMNS, [_order_text(order) for order in made])
-    for order in made:
-        order.is_new = False
-    if known:
-        rows = [
-            (
-                order.order_id,
-                order.text(order.quantity),
-                order.price,
-                order.text(order.filled),
-                order.text(order.open),
-                order.status,
-                order.cancel_reason,
-                order.updated,
-                order.sequence,
-            )
-            for order in known
-        ]
-        await connection.execute(_UPDATE_ORDERS, *zip(*rows, strict=True))
-
-
 async def _copy(connection: Connection, table: str, columns: tuple[str, ...], rows: list[str]) -> None:
     if rows:
-        await connection.copy_to_table(table, source=io.BytesIO("".join(rows).encode()), columns=columns)
+        await connection.copy_to_table(table, source=_blocks(rows), columns=columns)
+
+
+async def _blocks(rows: list[str]) -> AsyncGenerator[bytes, None]:
+    """Bytes of some rows at a time: the loop has other work meanwhile."""
+    for first in range(0, len(rows), BLOCK_ROWS):
+        yield "".join(rows[first : first + BLOCK_ROWS]).encode()
+
+
+def _order_change(order: OrderRow) -> tuple[Any, ...]:
+    return (
+        order.order_id,
+        order.text(order.quantity),
+        order.price,
+        order.text(order.filled),
+        order.text(order.open),
+        order.status,
+        order.cancel_reason,
+        order.updated,
+        order.sequence,
+    )
 
 
 def _order_text(order: OrderRow) -> str:

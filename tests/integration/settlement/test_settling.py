@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from exchange.settlement import store
+from exchange.settlement import settler, store
 from exchange.settlement.service.intake import Intake
 from exchange.settlement.settler import State
 from exchange.trading.journal.memory import MemoryStore
+from pincex.settlement.v1 import settlement_service_pb2 as pb
 from pincex.trading.v1 import types_pb2
 from tests.integration.settlement.kills import kill_rounds
 from tests.integration.settlement.settlement_app import (
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from tests.postgres_fixture import Database, PostgresServer
 
 KILLS = 10
+LOSS = pb.RecordLossRequest(
+    custody_account="custody:manual", asset="USD", amount="1", request_id="loss", reason="a test"
+)
 
 
 async def test_live_load_is_settled_and_orders_are_what_the_engine_says(
@@ -75,6 +79,8 @@ async def test_a_replay_from_zero_gives_the_same_tables(
     await trade_some(exchange, 3)
     await settlement.settled(exchange)
     other = postgres_server.create_database()
+    # Other transactions than those before: each full after a few rows.
+    monkeypatch.setattr(settler, "MAX_ROWS", 8)
     try:
         async with running_settlement(monkeypatch, exchange, other) as again:
             await again.settled(exchange)
@@ -109,6 +115,39 @@ async def test_cancelled_anywhere_nothing_is_lost_and_nothing_doubled(
             left[0] = number
             await trade_some(exchange, 1)
             await settlement.settled(exchange)
+    assert_whole(database)
+
+
+async def test_what_comes_while_a_transaction_is_under_way_is_the_next_one(
+    monkeypatch: pytest.MonkeyPatch, exchange: Exchange, settlement: Settlement, database: Database
+) -> None:
+    """And a loss comes after all of it."""
+    await settlement.settled(exchange)
+    write, under_way, go_on, written = store.write, asyncio.Event(), asyncio.Event(), list[store.Offset]()
+
+    async def slow(connection: Any, rows_: Any, old: store.Offset, new: store.Offset) -> None:
+        under_way.set()
+        await go_on.wait()
+        await write(connection, rows_, old, new)
+        written.append(new)
+
+    monkeypatch.setattr(store, "write", slow)
+    await exchange.demo.buy("0.1", "40000")
+    await under_way.wait()
+    await trade_some(exchange, 2)
+    head, work = exchange.engine.state.sequence, settlement.app.settler
+
+    def posted_ahead() -> bool:
+        return work._posted is not None and work._posted.sequence >= head
+
+    await eventually(posted_ahead, "all is posted")
+    loss = asyncio.create_task(settlement.ask("RecordLoss", LOSS))
+    await eventually(work._posting.locked, "the loss waits for what is posted")
+    go_on.set()
+    posting_id = (await loss).posting_id
+    first, second, last = written
+    assert first.sequence < head <= second.sequence == last.sequence, "two transactions, and the loss's own"
+    assert second.posting_id < posting_id <= last.posting_id
     assert_whole(database)
 
 
@@ -213,8 +252,11 @@ async def test_what_cannot_be_posted_stops_it_and_says_why(
     await settlement.settled(exchange)
     before = tables(database)
 
-    def broken(_: Intake, batch: Any) -> None:
-        raise ValueError(f"frame {batch.last_sequence} cannot be read")
+    take = Intake.take
+
+    def broken(intake: Intake, batch: Any) -> None:
+        take(intake, batch)
+        raise ValueError(f"frame {batch.last_sequence} cannot be read to its end")
 
     monkeypatch.setattr(Intake, "take", broken)
     await exchange.demo.buy("0.1", "40000")

@@ -181,7 +181,7 @@ async def test_any_history_adds_up_for_every_account_and_asset(database: postgre
     try:
         _, old = await store.load(connection)
         new = Offset(history.engine.state.sequence, "t", books.posting_id, books.trade_count, history.time_ns)
-        await store.write(connection, books, old, new)
+        await store.write(connection, store.Rows(books), old, new)
     finally:
         await connection.close()
     reading = Database(database.settlement_url, "test")
