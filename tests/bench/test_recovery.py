@@ -10,6 +10,7 @@ import time
 import pytest
 
 from exchange.trading import codec, recovery
+from exchange.trading.core.commands import Command
 from exchange.trading.core.engine import Engine
 from exchange.trading.journal.frame import GENESIS_HASH, Frame
 from exchange.trading.journal.postgres import PostgresJournal
@@ -24,15 +25,16 @@ COMMANDS = 1_000_000
 FRAME = 200
 
 
-async def fill(url: str, count: int = COMMANDS) -> str:
-    """Write a journal of so many commands of the full mix in frames of FRAME; answers the state's hash."""
+async def fill(url: str, count: int = COMMANDS, commands: list[Command] | None = None) -> str:
+    """Write a journal of so many commands, those or of the full mix, in frames of FRAME; answers the state's hash."""
     journal = await PostgresJournal.open(url)
     lease = PostgresLease(url)
     epoch = await lease.acquire("bench")
     assert epoch is not None
-    workload = Workload(seed=3, identified=True)
-    commands = [*workload.setup]
-    commands += workload.take(count - len(commands))
+    if commands is None:
+        workload = Workload(seed=3, identified=True)
+        commands = [*workload.setup]
+        commands += workload.take(count - len(commands))
     engine = Engine()
     digest, previous = codec.GENESIS_DIGEST, GENESIS_HASH
     for first in range(0, count, FRAME):

@@ -7,15 +7,9 @@ machine. Everything shares the machine's cores, the clients too.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.request
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -30,15 +24,18 @@ from pincex.settlement.v1 import settlement_service_pb2_grpc, statement_service_
 from pincex.wallet.v1 import wallet_service_pb2 as wallet_pb
 from pincex.wallet.v1 import wallet_service_pb2_grpc
 from tests.bench.baseline import Baseline
-from tests.bench.engine_process import ROOT, EngineProcess, cpu_seconds, free_ports, running_engine
+from tests.bench.engine_process import EngineProcess, ServiceProcess, cpu_seconds, running_engine, running_service
 from tests.bench.loads import Orders, Outcome, prepare, session, session_batches, without_pauses_of_its_own
 from tests.bench.test_recovery import fill
+from tests.bench.workload import trades_only
 from tests.postgres_fixture import running_postgres
 from tests.stack_fixture import ExchangeStack, running_stack, stack_folder, temporary_home
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
+    from exchange.trading.core.commands import Command
     from tests.bench.report import Report
     from tests.postgres_fixture import Database
 
@@ -57,31 +54,9 @@ IN_FLIGHT = 8
 DEADLINE_S = 600.0
 
 
-@contextlib.contextmanager
-def running_settlement(engine: EngineProcess, database: Database) -> Iterator[tuple[int, int]]:
-    """`python -m exchange.settlement` beside an engine; its pid and the port of its metrics."""
-    grpc_port, ops_port, metrics_port = free_ports(3)
-    logs = tempfile.mkdtemp(prefix="pincex-bench-logs-")
-    environment = {
-        **os.environ,
-        "PINCEX_INSTANCE": "bench-settlement",
-        "PINCEX_PROFILE": "development",
-        "PINCEX_GRPC_PORT": str(grpc_port),
-        "PINCEX_OPS_GRPC_PORT": str(ops_port),
-        "PINCEX_METRICS_PORT": str(metrics_port),
-        "PINCEX_SETTLEMENT_DATABASE_URL": database.settlement_url,
-        "PINCEX_INTERNAL_TARGET": engine.ops_target,
-        "PINCEX_LOG_DIR": logs,
-        "LOG_LEVEL": "WARNING",
-    }
-    argv = [sys.executable, "-m", "exchange.settlement"]
-    with subprocess.Popen(argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
-        try:
-            yield child.pid, metrics_port
-        finally:
-            child.terminate()
-            child.wait(30)
-            shutil.rmtree(logs)
+def running_settlement(engine: EngineProcess, database: Database) -> AbstractContextManager[ServiceProcess]:
+    """Settlement on the engine's database."""
+    return running_service("settlement", engine, PINCEX_SETTLEMENT_DATABASE_URL=database.settlement_url)
 
 
 def offset(database: Database) -> tuple[int, int, int]:
@@ -113,40 +88,52 @@ def bare_copy(database: Database) -> float:
         return time.perf_counter() - started
 
 
-def test_settlement_far_behind_catches_up(report: Report) -> None:
+MIXES: dict[str, Callable[[int], list[Command] | None]] = {
+    "full mix": lambda _: None,
+    "only trades": trades_only,
+}
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_settlement_far_behind_catches_up(report: Report, mix: str) -> None:
     title, baseline = f"Settlement of {COMMANDS:,} commands from zero (target: 15,000 trades/s)", Baseline()
     with running_postgres() as server:
         database = server.create_database()
-        asyncio.run(fill(database.trading_url, COMMANDS))
-        with running_engine(database) as engine, running_settlement(engine, database) as (pid, _):
+        asyncio.run(fill(database.trading_url, COMMANDS, MIXES[mix](COMMANDS)))
+        with running_engine(database) as engine, running_settlement(engine, database) as settling:
             wait_for(lambda: offset(database)[0] > 0)
-            before, began, used = offset(database), time.perf_counter(), cpu_seconds(pid)
+            before, began, used = offset(database), time.perf_counter(), cpu_seconds(settling.pid)
             wait_for(lambda: offset(database)[0] >= COMMANDS)
             seconds, after = time.perf_counter() - began, offset(database)
-            micros = (cpu_seconds(pid) - used) / (after[0] - before[0]) * 1e6
-        trades = (after[1] - before[1]) / seconds
-        lines = (after[2] - before[2]) / seconds
+            micros = (cpu_seconds(settling.pid) - used) / (after[0] - before[0]) * 1e6
+        commands, trades, lines = (new - old for new, old in zip(after, before, strict=True))
         bare = after[2] / bare_copy(database)
-    report.add(title, "trades/s", f"{trades:,.0f}", baseline.compare("settlement_trades_per_s", trades, keep=KEEP))
+    key = f"settlement_{mix.replace(' ', '_')}_trades_per_s"
+    remark = baseline.compare(key, trades / seconds, keep=KEEP)
+    report.add(title, f"{mix}: trades/s", f"{trades / seconds:,.0f}", remark)
+    shape = f"{micros:.0f} us CPU of settlement each; {commands / trades:.1f} commands and {lines / trades:.1f} postings a trade"
+    report.add(title, f"{mix}: commands/s", f"{commands / seconds:,.0f}", shape)
+    ratio = lines / seconds / bare
     report.add(
-        title, "commands/s", f"{(after[0] - before[0]) / seconds:,.0f}", f"{micros:.0f} us CPU of settlement each"
+        title, f"{mix}: postings/s", f"{lines / seconds:,.0f}", f"a bare COPY of them {bare:,.0f}/s: ratio {ratio:.2f}"
     )
-    report.add(title, "postings/s", f"{lines:,.0f}", f"a bare COPY of them {bare:,.0f}/s: ratio {lines / bare:.2f}")
-    report.keep("settlement", {"trades_per_s": round(trades), "postings_per_s": round(lines), "ratio": lines / bare})
+    report.keep(
+        key, {"trades_per_s": round(trades / seconds), "postings_per_s": round(lines / seconds), "ratio": ratio}
+    )
 
 
 def test_settlement_at_the_engines_heels(report: Report) -> None:
     title, baseline = f"Settlement while {PER_SECOND:,} orders a second come", Baseline()
     lags: list[float] = []
 
-    async def watch(port: int) -> None:
+    async def watch(settling: ServiceProcess) -> None:
         while True:
             await asyncio.sleep(0.05)
-            lags.append(await asyncio.to_thread(lag, port))
+            lags.append(await asyncio.to_thread(lag, settling))
 
-    async def load(engine: EngineProcess, port: int) -> Outcome:
+    async def load(engine: EngineProcess, settling: ServiceProcess) -> Outcome:
         await prepare(engine.ops_target)
-        watching = asyncio.create_task(watch(port))
+        watching = asyncio.create_task(watch(settling))
         batches = session_batches(Orders("lag"), count=int(PER_SECOND * SECONDS) // BATCH, size=BATCH)
         try:
             async with grpc.aio.insecure_channel(engine.target) as channel:
@@ -158,14 +145,14 @@ def test_settlement_at_the_engines_heels(report: Report) -> None:
     with (
         running_postgres() as server,
         running_engine(database := server.create_database()) as engine,
-        running_settlement(engine, database) as (_, port),
+        running_settlement(engine, database) as settling,
     ):
         wait_for(lambda: offset(database)[0] > 0)
         with without_pauses_of_its_own(), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            outcome = runner.run(load(engine, port))
+            outcome = runner.run(load(engine, settling))
         ended = time.perf_counter()
         # Whatever is not settled now is what it is behind.
-        wait_for(lambda: lag(port) == 0.0)
+        wait_for(lambda: lag(settling) == 0.0)
         rest_ms = (time.perf_counter() - ended) * 1000
     ordered = sorted(lags)
     median, most = ordered[len(ordered) // 2] * 1000, ordered[-1] * 1000
@@ -178,12 +165,9 @@ def test_settlement_at_the_engines_heels(report: Report) -> None:
     report.keep("settlement_lag", {"median_ms": median, "most_ms": most, "rest_ms": rest_ms})
 
 
-def lag(port: int) -> float:
+def lag(settling: ServiceProcess) -> float:
     """The gauge of the age of what is not settled, in seconds."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
-        text = answer.read().decode()
-    name = "pincex_settlement_lag_seconds "
-    return float(next(line for line in text.splitlines() if line.startswith(name)).removeprefix(name))
+    return settling.metric("pincex_settlement_lag_seconds")
 
 
 async def calls(call: Callable[[int], Awaitable[Any]], *, seconds: float = 0.0, count: int = 0) -> Outcome:

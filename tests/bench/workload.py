@@ -74,6 +74,17 @@ def setup_commands(market: tuple[Any, ...] | None = None) -> list[Command]:
     return commands
 
 
+def trades_only(count: int) -> list[Command]:
+    """So many commands in all: an order rests, the next one takes it whole; each pair is one trade."""
+    commands = setup_commands()
+    for place in range(count - len(commands)):
+        pair, takes = divmod(place, 2)
+        account, price = ACCOUNTS[pair % 25 * 2 + takes], MIDDLE + pair % 100
+        side = BUY if pair % 2 == takes else SELL
+        commands.append(cmd.place(account, 0, side, LIMIT, 10, price, tif=GTC, client_order_id=f"order-{place}"))
+    return commands
+
+
 class Workload:
     """Makes commands one after another. `sequence` is that of the last; times follow from it (`time_of`)."""
 
