@@ -1,4 +1,4 @@
-"""The processes that the order-path benchmarks measure: an engine on real PostgreSQL, and an empty grpcio echo."""
+"""The processes that benchmarks measure: an engine on real PostgreSQL, services beside it, and an empty grpcio echo."""
 
 from __future__ import annotations
 
@@ -82,15 +82,67 @@ def running_engine(database: Database | None, *, profile: str = "", **variables:
             shutil.rmtree(logs)
 
 
-def _wait_ready(port: int, child: subprocess.Popen[bytes]) -> None:
+def memory_mib(pid: int) -> float:
+    """Memory that a process holds now."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceProcess:
+    """A running service that follows an engine."""
+
+    pid: int
+    target: str
+    metrics_port: int
+
+    def metric(self, name: str) -> float:
+        """The sum of a series over its labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        values = [line.rpartition(" ")[2] for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+        return sum(map(float, values))
+
+    def wait_ready(self) -> None:
+        """Until it says that it is."""
+        _wait_ready(self.metrics_port, None)
+
+
+@contextlib.contextmanager
+def running_service(name: str, engine: EngineProcess, **variables: str) -> Iterator[ServiceProcess]:
+    """`python -m exchange.NAME` beside an engine, not waited for; `variables` name its database."""
+    grpc_port, ops_port, metrics_port = free_ports(3)
+    logs = tempfile.mkdtemp(prefix="pincex-bench-logs-")
+    environment = {
+        **os.environ,
+        "PINCEX_INSTANCE": f"bench-{name}",
+        "PINCEX_PROFILE": "development",
+        "PINCEX_GRPC_PORT": str(grpc_port),
+        "PINCEX_OPS_GRPC_PORT": str(ops_port),
+        "PINCEX_METRICS_PORT": str(metrics_port),
+        "PINCEX_INTERNAL_TARGET": engine.ops_target,
+        "PINCEX_LOG_DIR": logs,
+        "LOG_LEVEL": "WARNING",
+        **variables,
+    }
+    argv = [sys.executable, "-m", f"exchange.{name}"]
+    with subprocess.Popen(argv, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL) as child:
+        try:
+            yield ServiceProcess(child.pid, f"127.0.0.1:{grpc_port}", metrics_port)
+        finally:
+            child.terminate()
+            child.wait(30)
+            shutil.rmtree(logs)
+
+
+def _wait_ready(port: int, child: subprocess.Popen[bytes] | None) -> None:
     deadline = time.monotonic() + START_DEADLINE_S
     while time.monotonic() < deadline:
-        assert child.poll() is None, "the engine ended"
+        assert child is None or child.poll() is None, "the engine ended"
         with contextlib.suppress(OSError):
             urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=1).read()
             return
         time.sleep(0.05)
-    raise TimeoutError("the engine did not become ready")
+    raise TimeoutError("it did not become ready")
 
 
 @contextlib.contextmanager

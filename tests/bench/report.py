@@ -25,6 +25,12 @@ LIMITS = {
     "Replicas": "each replica applies every command, and here all share two cores",
     "Fail-over": "two refused connections, 0.05 s apart, then the lease, the journal's tail, and the links anew",
     "Signed requests": "aiohttp and the event loop; then nonces on their way to PostgreSQL, and a line of the log for each use",
+    "Market data: one book": "grpc.aio's write for each message and subscriber, as for the bare stream; with 500 also the subscribers on the other core",
+    "Market data: the real": "a few large frames: the engine and 100 subscribers that check each level share all cores with market data",
+    "WebSocket": "one process has one core: a write to a socket for each message and client, and compressed a deflate of each",
+    "Settlement of": "PostgreSQL: most of a trade is rows of the ledger with their indexes (see the bare COPY)",
+    "Settlement while": "nothing at this rate: what is behind is what one commit of settlement takes",
+    "Wallet and ledger": "of what moves money: durable steps one after the other (the wallet's row, the engine's command, the outcome), by processes that share all cores",
     "Memory": "ids and finished orders that are kept: their counts are configured",
 }
 """What limits each section now, by the beginning of its title."""

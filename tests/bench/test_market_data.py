@@ -22,7 +22,7 @@ import uvloop
 
 from pincex.trading.v1 import market_service_pb2 as pb
 from pincex.trading.v1 import market_service_pb2_grpc, types_pb2
-from tests.bench.engine_process import cpu_seconds, running_engine
+from tests.bench.engine_process import cpu_seconds, memory_mib, running_engine
 from tests.bench.feed_process import BEGIN_METHOD, STREAM_METHOD, running_feed
 from tests.bench.loads import without_pauses_of_its_own
 from tests.integration.trading.engine_app import BUY, Client
@@ -88,10 +88,6 @@ class Readers:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for channel in self.channels:
             await channel.close()
-
-
-def memory_mib(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 / 2**20
 
 
 def test_market_data_beside_a_bare_stream(report: Report) -> None:
