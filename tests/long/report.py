@@ -20,7 +20,9 @@ REAL_FLOW: Final = "The real flow while leaders are killed"
 SCALING: Final = "Scaling under load"
 SETTLEMENT: Final = "Settlement, killed"
 WALLET: Final = "The wallet, killed"
-_ORDER: Final = (ONE_ENGINE, LEADERS, CHAOS, REAL_FLOW, SCALING, SETTLEMENT, WALLET)
+VERIFIED: Final = "Market data, verified through faults"
+SOAK: Final = "Market data, a soak"
+_ORDER: Final = (ONE_ENGINE, LEADERS, CHAOS, REAL_FLOW, SCALING, SETTLEMENT, WALLET, VERIFIED, SOAK)
 
 _INTRO: Final = """# Reliability report
 
