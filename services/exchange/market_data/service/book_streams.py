@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from exchange.market_data.service.feeds import FeedSet
@@ -90,7 +91,7 @@ class BookStreams(FeedSet[str, BookFeed]):
             self._counts.slow_closed[self.kind] += 1
             return feed.slow_end(view)
 
-        async for message in follow(channel, position, slow):
+        async for message in follow(channel, position, slow, partial(feed.merged, view)):
             yield message
 
     def _feed(self, market: Market) -> BookFeed:

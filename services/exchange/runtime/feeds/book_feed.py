@@ -19,6 +19,9 @@ from pincex.trading.v1 import market_service_pb2 as pb
 DEPTHS: Final = frozenset({0, 10, 50, 200})
 INTERVALS_MS: Final = frozenset({0, 100, 250, 1000})
 
+# Deltas that one message takes the place of, for a subscriber who is behind.
+MAX_MERGED: Final = 64
+
 Levels = dict[int, tuple[int, int]]
 """Price in ticks to (lots, orders)."""
 
@@ -42,6 +45,9 @@ class BookView:
         self.waiting_bids: set[int] = set()
         self.waiting_asks: set[int] = set()
         self.is_dirty = False
+        # What was merged at the present end of the channel, by position: subscribers who are behind are so in groups.
+        self.merged: dict[int, tuple[bytes, int]] = {}
+        self.merged_end = -1
 
     @property
     def remembers(self) -> bool:
@@ -210,6 +216,20 @@ class BookFeed:
         self._stamp(view, update, view.channel.last_sequence, 0)
         return update.SerializeToString()
 
+    @staticmethod
+    def merged(view: BookView, position: int) -> tuple[bytes, int]:
+        """The deltas from a position on as one, each level as the last of them has it, and the position behind them. Where no
+        two deltas follow each other, the message at the position.
+        """
+        channel = view.channel
+        if view.merged_end != channel.end:
+            view.merged.clear()
+            view.merged_end = channel.end
+        found = view.merged.get(position)
+        if found is None:
+            found = view.merged[position] = _merge(channel, position)
+        return found
+
     def slow_end(self, view: BookView) -> bytes:
         """The end of one who reads too slowly. No token: what he has missed lies between his own last one and here."""
         last = view.channel.last_sequence
@@ -252,6 +272,25 @@ class BookFeed:
             else:
                 seen[price] = now
             self._add_levels(target, ((price, *now),))
+
+
+def _merge(channel: Channel, position: int) -> tuple[bytes, int]:
+    first = pb.OrderBookUpdate.FromString(channel.item(position))
+    end = min(channel.end, position + MAX_MERGED)
+    after, last = position + 1, first
+    bids, asks = ({level.price: level for level in side} for side in (first.delta.bids, first.delta.asks))
+    while last.HasField("delta") and after < end:
+        update = pb.OrderBookUpdate.FromString(channel.item(after))
+        if not update.HasField("delta"):
+            break
+        bids.update((level.price, level) for level in update.delta.bids)
+        asks.update((level.price, level) for level in update.delta.asks)
+        last, after = update, after + 1
+    if last is first:
+        return channel.item(position), after
+    last.prev_sequence = first.prev_sequence
+    last.delta.CopyFrom(pb.BookDelta(bids=bids.values(), asks=asks.values()))
+    return last.SerializeToString(), after
 
 
 _GONE: Final = (0, 0)

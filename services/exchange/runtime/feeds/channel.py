@@ -70,8 +70,18 @@ class Channel:
                 waiter.set_result(None)
 
 
-async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes]) -> AsyncIterator[bytes]:
-    """Messages of a channel from a position until it closes; one that falls out of the ring gets `slow_end` last."""
+async def follow(
+    channel: Channel,
+    position: int,
+    slow_end: Callable[[], bytes],
+    merge: Callable[[int], tuple[bytes, int]] | None = None,
+) -> AsyncIterator[bytes]:
+    """Messages of a channel from a position until it closes; one that falls out of the ring gets `slow_end` last.
+
+    Who is behind by more than one message gets what `merge` makes of those from his position on, which says where to read
+    on. What was there before he came is sent as it was.
+    """
+    came_at = channel.end
     channel.subscribers += 1
     try:
         while True:
@@ -79,8 +89,11 @@ async def follow(channel: Channel, position: int, slow_end: Callable[[], bytes])
                 yield slow_end()
                 return
             if position < channel.end:
-                message = channel.item(position)
-                position += 1
+                if merge is not None and came_at <= position < channel.end - 1:
+                    message, position = merge(position)
+                else:
+                    message = channel.item(position)
+                    position += 1
                 yield message
             elif channel.closed:
                 return

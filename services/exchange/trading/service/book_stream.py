@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError
@@ -103,7 +104,7 @@ class BookStreams:
         if position is None:
             position = channel.end
             yield feed.snapshot(view)
-        async for message in follow(channel, position, lambda: feed.slow_end(view)):
+        async for message in follow(channel, position, lambda: feed.slow_end(view), partial(feed.merged, view)):
             yield message
 
     async def _copy(self, index: int) -> _Copy:
