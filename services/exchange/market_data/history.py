@@ -3,12 +3,14 @@
 All begin with what the tables say and follow the engine's events from there, so that an instance that takes over, or comes
 back, builds the same rows. The writer puts candles and offset into the tables in one transaction, a few times a second. After a
 failure of the database, or when another instance becomes the writer, it begins with the tables again; what was published
-before stays readable until the new copy has come as far, and is not published twice.
+before stays readable until the new copy has come as far, and is not published twice. Where the events turn out to be of another
+history, as after a restore, all streams end, and what the new copy has is published at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from exchange.market_data.candles import Candle, CandleBuilder, Trade, bars_of
 from exchange.market_data.history_store import Offset, Overtaken
 from exchange.market_data.tickers import TickerWindow
 from exchange.runtime import postgres
+from exchange.runtime.feeds.tokens import parse
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -37,6 +40,8 @@ WRITE_EVERY_S: Final = 0.2
 IDLE_BEATS: Final = 5
 # Candles that wait to be written; the feed is not read on while there are more. A day of catching up has fewer a second.
 MAX_PENDING: Final = 50_000
+# How often an instance that has stopped looks whether the tables say something else now.
+STOPPED_LOOK_S: Final = 2.0
 # Behind by less than this it counts as caught up.
 CAUGHT_UP_S: Final = 1.0
 _READ_ANEW: Final[tuple[type[Exception], ...]] = (Overtaken, *postgres.CONNECTION_ERRORS)
@@ -148,6 +153,9 @@ class History:
         self._pending: dict[tuple[str, int, int], Candle] = {}
         self._room = asyncio.Event()
         self._following: Days | None = None
+        # Where the tables were when they were read last, and the history that was published last.
+        self._begun = Offset(0, "", 0)
+        self._incarnation = ""
         self.state = State.STARTING
         self.problem = ""
         self.is_writer = False
@@ -198,14 +206,32 @@ class History:
             except Exception as error:  # noqa: BLE001 - said aloud, and held for an operator: none may be passed over
                 first = _first(error)
                 if not isinstance(first, _READ_ANEW):
-                    self.state, self.problem = State.STOPPED, f"{type(first).__name__}: {first}"
-                    self._log.error("the history has stopped: nothing is skipped", problem=self.problem, exc_info=first)
-                    for listener in self._listeners:
-                        listener.stopped()
-                    await asyncio.Event().wait()
+                    await self._stopped(first)
                 self.state = State.WAITING_FOR_DATABASE
                 self._log.warning("candles are read anew", error=repr(first))
             await asyncio.sleep(RETRY_S)
+
+    async def _stopped(self, why: Exception) -> None:
+        """Hold, until the tables are not where this instance began: they were restored, built anew, or written by another."""
+        self.state, self.problem = State.STOPPED, f"{type(why).__name__}: {why}"
+        self._log.error("the history has stopped: nothing is skipped", problem=self.problem, exc_info=why)
+        self._end_streams()
+        # What it had may not have been.
+        self.days = None
+        while True:
+            await asyncio.sleep(STOPPED_LOOK_S)
+            with contextlib.suppress(*postgres.CONNECTION_ERRORS):
+                connection = await postgres.connect(self._database_url, application_name=self._name)
+                try:
+                    if await store.read_offset(connection) != self._begun:
+                        self.problem, self._feed.head_sequence = "", 0
+                        return
+                finally:
+                    connection.terminate()
+
+    def _end_streams(self) -> None:
+        for listener in self._listeners:
+            listener.stopped()
 
     async def _session(self) -> None:
         """On one connection, whose life is that of the lock: begin with the tables and follow, as a writer or not."""
@@ -229,7 +255,7 @@ class History:
         days = Days(*await store.load(connection))
         self._pending.clear()
         self._room.set()
-        self._following, self.written = days, days.offset
+        self._following, self._begun, self.written = days, days.offset, days.offset
         if self.days is None:
             self.days = days
         async with asyncio.TaskGroup() as group:
@@ -276,6 +302,8 @@ class History:
         for raw in frames:
             frame = self._frame_of(raw)
             candles = days.take(frame)
+            if raw is frames[0]:
+                self._notice_history(days, frame)
             if self.is_writer:
                 self._pending |= {(one.symbol, one.length_s, one.bar.start_s): one for one in candles}
             if days is self.days:
@@ -293,6 +321,16 @@ class History:
         if len(self._pending) > MAX_PENDING:
             self._room.clear()
             await self._room.wait()
+
+    def _notice_history(self, days: Days, frame: Frame) -> None:
+        """Where events are of another history than those before, nothing of that one is told any more."""
+        incarnation = parse(frame.resume_token).incarnation
+        if incarnation != self._incarnation:
+            if self._incarnation:
+                self._log.warning("the events are of another history", sequence=frame.last_sequence)
+                self._end_streams()
+                self.days = days
+            self._incarnation = incarnation
 
     def _publish(self, frame: Frame, candles: list[Candle]) -> None:
         for listener in self._listeners:

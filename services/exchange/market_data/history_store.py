@@ -74,13 +74,18 @@ async def become_writer(connection: Connection) -> bool:
     return bool(await connection.fetchval("SELECT pg_try_advisory_lock($1)", WRITER_LOCK))
 
 
+async def read_offset(connection: Connection) -> Offset:
+    """How far the tables are."""
+    row = await connection.fetchrow(
+        "SELECT sequence, resume_token, event_time_ns FROM market_data_offset WHERE shard = $1", SHARD
+    )
+    return Offset(*row) if row is not None else Offset(0, "", 0)
+
+
 async def load(connection: Connection) -> tuple[Offset, dict[str, CandleBuilder], dict[str, TickerWindow]]:
     """How far the tables are, and by symbol the newest candles and the last 24 hours there."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        row = await connection.fetchrow(
-            "SELECT sequence, resume_token, event_time_ns FROM market_data_offset WHERE shard = $1", SHARD
-        )
-        offset = Offset(*row) if row is not None else Offset(0, "", 0)
+        offset = await read_offset(connection)
         builders: dict[str, CandleBuilder] = {}
         for (symbol,) in await connection.fetch(_SYMBOLS):
             builder = builders[symbol] = CandleBuilder(symbol)

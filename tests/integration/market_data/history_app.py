@@ -96,7 +96,9 @@ async def running_market_history(exchange: Exchange, database: Database) -> Asyn
     places = Places(follower, Past(client).check)
     follower.subscribe(places)
     follower.subscribe(books)
-    history = History(market_data_url(database), "one", EventFeed(client), frame_of, passing=(FeedError,))
+    history = History(
+        market_data_url(database), "one", EventFeed(client, through_restores=True), frame_of, passing=(FeedError,)
+    )
     pool = Pool(market_data_url(database), "one")
     candles = CandleService(history, pool, books, places, counts)
     tickers = TickerService(history, books, places, counts, clock)

@@ -36,13 +36,14 @@ class Engine:
         self.frames = list(frames)
         self.head_sequence = 0
         self.fault: Exception | None = None
+        self.incarnation = "first"
         self.asked: list[tuple[int, str]] = []
         self._more = asyncio.Event()
 
     def push(self, *trades: Trade, time_ns: int = 0, sequence: int = 0) -> Frame:
         """A frame of these trades, or of none, at a time."""
         last = max([trades[-1].sequence if trades else sequence, self.head_sequence + (not trades)])
-        frame = Frame(last, token(last), time_ns or trades[-1].time_ns, list(trades))
+        frame = Frame(last, token(last, self.incarnation), time_ns or trades[-1].time_ns, list(trades))
         self.frames.append(frame)
         self.head_sequence = last
         self.wake()
@@ -56,7 +57,8 @@ class Engine:
     async def batches(self, sequence: int, resume_token: str) -> AsyncGenerator[list[Any], None]:
         """See `history.Feed`."""
         self.asked.append((sequence, resume_token))
-        assert resume_token == (token(sequence) if sequence else "")
+        # Also of the history before, as far as it is the same.
+        assert resume_token in ({token(sequence), token(sequence, self.incarnation)} if sequence else {""})
         while True:
             if self.fault is not None:
                 raise self.fault
@@ -75,6 +77,7 @@ class Heard:
     def __init__(self) -> None:
         self.frames: list[int] = []
         self.candles: list[Candle] = []
+        self.stops = 0
 
     def frame(self, frame: Frame, candles: list[Candle]) -> None:
         """See `history.Listener`."""
@@ -83,6 +86,7 @@ class Heard:
 
     def stopped(self) -> None:
         """See `history.Listener`."""
+        self.stops += 1
 
 
 @asynccontextmanager

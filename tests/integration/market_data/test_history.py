@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from tests.integration.market_data.history_rig import (
     token,
     written,
 )
+from tests.integration.settlement.settlement_app import as_superuser
 from tests.integration.trading.engine_app import eventually
 from tests.unit.market_data.histories import MIDNIGHT, batches, naive_bars, naive_summary, trade
 
@@ -210,6 +212,55 @@ async def test_a_lost_feed_is_followed_again_and_another_history_stops_it(databa
         engine.wake()
         await eventually(lambda: history.state is State.STOPPED, "it stops")
         assert history.problem == "FeedLost: HISTORY_CHANGED: restored"
+
+
+@pytest.mark.parametrize("how", ["the engine refuses", "the database ends the session"])
+async def test_after_a_restore_nothing_is_told_that_was_lost_and_it_goes_on_by_itself(
+    database: Database, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Tables and journal are back at sequence 2 of 6, under a running instance."""
+    refuses = how == "the engine refuses"
+    monkeypatch.setattr("exchange.market_data.history.STOPPED_LOOK_S", 0.02)
+    monkeypatch.setattr("exchange.market_data.history.WRITE_EVERY_S", 0.01)
+    trades, heard, engine = some_trades(7), Heard(), Engine()
+    async with running_history(database, engine) as history:
+        history.listen(heard)
+        for one in trades[:2]:
+            engine.push(one)
+        await written(database, history, engine)
+        at_two = rows(database, "SELECT resume_token, event_time_ns FROM market_data_offset")[0]
+        candles_at_two = candle_rows(database)
+        for one in trades[2:6]:
+            engine.push(one)
+        await written(database, history, engine)
+        with psycopg.connect(database.admin_url, autocommit=True) as owner, owner.transaction():
+            owner.execute("ALTER TABLE candles DISABLE TRIGGER USER")
+            owner.execute("TRUNCATE candles")
+            columns = "symbol, interval_s, open_time, " + history_store.COLUMNS.partition(", ")[2]
+            for symbol, length_s, start_s, *values in candles_at_two:
+                row = (symbol, length_s, history_store.EPOCH + timedelta(seconds=start_s), *values)
+                owner.execute(f"INSERT INTO candles ({columns}) VALUES ({', '.join(['%s'] * len(row))})", row)
+            owner.execute("ALTER TABLE candles ENABLE TRIGGER USER")
+            owner.execute("UPDATE market_data_offset SET sequence = 2, resume_token = %s, event_time_ns = %s", at_two)
+            del engine.frames[2:]
+            engine.incarnation, engine.head_sequence = "second", 2
+        if refuses:
+            engine.fault = FeedLost("HISTORY_CHANGED: restored")
+            engine.wake()
+            await eventually(lambda: heard.stops == 1, "streams end")
+            engine.fault = None
+        else:
+            end = (
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE %s AND datname = %s"
+            )
+            as_superuser(database, end, "%history", database.name)
+        await eventually(lambda: (2, token(2)) in engine.asked[1:], "it begins with the tables")
+        told = len(heard.frames)
+        engine.push(trades[6]._replace(sequence=3))
+        await written(database, history, engine)
+        assert (history.sequence, heard.frames[told:], heard.stops) == (3, [3], 1 + refuses)
+        assert history.state is State.RUNNING
+    assert candle_rows(database) == expected_rows([*trades[:2], trades[6]._replace(sequence=3)])
 
 
 @pytest.mark.parametrize(

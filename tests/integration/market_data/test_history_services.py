@@ -10,9 +10,12 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from exchange.market_data.candles import INTERVALS
+from exchange.market_data.history import State
 from exchange.market_data.service.caching import NOW, PAST
+from exchange.runtime.feeds.tokens import Position
+from exchange.stack.postgresql.candles import rebuild
 from pincex.marketdata.v1 import market_data_service_pb2 as pb
-from tests.integration.market_data.history_rig import rows
+from tests.integration.market_data.history_rig import candle_rows, market_data_url, rows
 from tests.integration.settlement.settlement_app import as_superuser
 from tests.integration.trading.engine_app import eventually, refused
 
@@ -92,6 +95,48 @@ async def test_candles_and_tickers_are_what_sql_says_of_the_trades(
     asks = [(book.prices.text(price), book.quantities.text(book.asks.levels[price][0])) for price in book.asks.best(1)]
     assert (ticker.best_ask, ticker.best_ask_quantity) == (asks[0] if asks else ("", ""))
     assert ticker.sequence == exchange.engine.state.sequence
+
+
+async def test_candles_that_cannot_be_followed_on_are_built_anew_from_the_trades_by_one_command(
+    monkeypatch: pytest.MonkeyPatch,
+    exchange: Exchange,
+    settlement: Settlement,
+    market_history: MarketHistory,
+    database: Database,
+) -> None:
+    monkeypatch.setattr("exchange.market_data.history.STOPPED_LOOK_S", 0.05)
+    history = market_history.history
+    await trade_some(exchange)
+    await settled(exchange, settlement, market_history)
+    stream = market_history.stream("StreamCandles", pb.StreamCandlesRequest(symbol="BTCUSD"))
+    assert (await stream.next()).snapshot
+    before = candle_rows(database)
+    # As if another history had been written here: its last frame is not the engine's, and a candle is wrong.
+    elsewhere = Position("another", 0, history.sequence, -1, "00" * 8).token()
+    rows(database, "UPDATE market_data_offset SET resume_token = %s, sequence = sequence - 1", elsewhere)
+    rows(database, "ALTER TABLE candles DISABLE TRIGGER USER")
+    rows(database, "UPDATE candles SET volume = 7 WHERE interval_s = 60")
+    rows(database, "ALTER TABLE candles ENABLE TRIGGER USER")
+    await exchange.maker.sell("0.01", "70000")
+    await eventually(lambda: history.state is State.STOPPED, "it stops")
+    assert "HISTORY_CHANGED" in history.problem
+    *_, last = await stream.until(lambda update: update.HasField("end"))
+    assert last.end.reason == "NOT_READY"
+    refusal = await refused(market_history.ask("GetTicker", pb.GetTickerRequest(symbol="BTCUSD")))
+    assert refusal.reason == "NOT_READY"
+
+    assert rebuild(database.admin_url) == (len(before), settlement.app.settler.offset.sequence)
+    assert [[str(cell) for cell in row] for row in candle_rows(database)] == [
+        [str(cell) for cell in row] for row in before
+    ]
+    await trade_some(exchange, 3)
+    await settled(exchange, settlement, market_history)
+    assert (history.state, history.problem) == (State.RUNNING, "")
+    grown = candle_rows(database)
+    assert rebuild(database.admin_url) == (len(grown), settlement.app.settler.offset.sequence), "also while one writes"
+    assert candle_rows(database) == grown
+    with psycopg.connect(market_data_url(database)) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute("SELECT candles_rebuild()")
 
 
 def by_name(database: Database, query: str, **values: object) -> list[tuple[Any, ...]]:

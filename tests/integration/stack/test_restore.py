@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
+from exchange.market_data.history import History
+from exchange.market_data.service.history_intake import frame_of
+from exchange.runtime.event_feed import EventFeed, FeedError
+from exchange.runtime.internal_client import InternalClient
 from exchange.stack.errors import StackError
 from exchange.stack.postgresql.backup import backup
+from exchange.stack.postgresql.candles import rebuild
 from exchange.stack.postgresql.restore import restore
 from exchange.trading import recovery
 from exchange.trading.journal.postgres import PostgresJournal
 from pincex.settlement.v1 import settlement_service_pb2 as pb
+from tests.integration.market_data.history_rig import candle_rows, market_data_url
 from tests.integration.recovery.engine_process import EngineProcess, engine_on
 from tests.integration.settlement.settlement_app import assert_whole, running_settlement
 from tests.integration.trading.engine_app import ENVIRONMENT, eventually
 from tests.postgres_fixture import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 FRAME = """
@@ -127,6 +135,21 @@ def test_what_is_no_backup_or_would_be_overwritten_is_refused(url: str, file: Pa
     assert databases(url) == before
 
 
+@asynccontextmanager
+async def following(engine: EngineProcess, database: Database) -> AsyncIterator[History]:
+    """Market data's candles on a database."""
+    client = InternalClient(f"127.0.0.1:{engine._ops}", "market-data", None)
+    feed = EventFeed(client, through_restores=True)
+    history = History(market_data_url(database), "one", feed, frame_of, passing=(FeedError,))
+    task = asyncio.create_task(history.run())
+    try:
+        yield history
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+
+
 async def trade(engine: EngineProcess, rounds: int) -> None:
     async with engine.client("demo") as buyer, engine.client("maker") as seller:
         for number in range(rounds):
@@ -141,9 +164,13 @@ async def test_an_exchange_made_from_a_backup_and_the_tail_goes_on_where_the_old
     file, restored = tmp_path / "exchange.dump", Database(database.server, f"{database.name}_restored")
     async with engine_on(database, free_port, JWT_SECRET=ENVIRONMENT["JWT_SECRET"]) as engine:
         beside: Any = SimpleNamespace(app=SimpleNamespace(ops=SimpleNamespace(port=engine._ops)))
-        async with running_settlement(monkeypatch, beside, database) as settlement:
+        async with (
+            running_settlement(monkeypatch, beside, database) as settlement,
+            following(engine, database) as history,
+        ):
             await trade(engine, 10)
             await eventually(lambda: settlement.app.settler.offset.trade_count >= 10, "it settles")
+            await eventually(lambda: history.written.sequence >= settlement.app.settler.offset.sequence, "and candles")
         backup(url, file)
         await trade(engine, 10)
         async with engine.client() as client:
@@ -154,14 +181,24 @@ async def test_an_exchange_made_from_a_backup_and_the_tail_goes_on_where_the_old
         journal = await PostgresJournal.open(restored.trading_url)
         found = await recovery.recover(journal, to_sequence=before.sequence, exactly=True)
         await journal.close()
+        # As after any restore, whether something was lost or not: tokens of before are refused, but by what follows the record.
+        with psycopg.connect(restored.admin_url) as connection:
+            connection.execute("INSERT INTO journal_incarnation (reason) VALUES ('restored')")
         assert (found.engine.state.sequence, found.engine.state_hash()) == (before.sequence, before.state_hash)
         async with engine_on(restored, free_port, JWT_SECRET=ENVIRONMENT["JWT_SECRET"]) as engine:
             beside.app.ops.port = engine._ops
-            async with running_settlement(monkeypatch, beside, restored) as settlement:
+            async with (
+                running_settlement(monkeypatch, beside, restored) as settlement,
+                following(engine, restored) as history,
+            ):
                 await trade(engine, 1)
                 await eventually(lambda: settlement.app.settler.offset.trade_count >= 21, "it goes on from its offset")
                 report = await settlement.ask("Reconcile", pb.ReconcileRequest(reason="restored"))
                 assert report.whole, report
+                await eventually(lambda: history.written.sequence >= report.sequence, "candles go on too")
+                candles = candle_rows(restored)
+                rebuild(restored.admin_url)
+                assert candles == candle_rows(restored), "as the trades say"
         assert_whole(restored)
     finally:
         database.server.drop_database(restored.name)

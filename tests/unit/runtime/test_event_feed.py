@@ -12,6 +12,7 @@ import pytest
 from exchange.runtime import event_feed as feeds
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.event_feed import EventFeed, FeedError, FeedLost
+from exchange.runtime.feeds.tokens import Position
 from exchange.runtime.internal_client import InternalClient
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Engine(event_service_pb2_grpc.EventServiceServicer):
-    """Streams what a test gives it, then waits, ends, or fails."""
+    """Streams what a test gives it, then waits, ends, or fails. Tokens are all of another history."""
 
     def __init__(self, frames: list[pb.EventBatch], then: str = "wait") -> None:
         self._frames = frames
@@ -34,8 +35,12 @@ class Engine(event_service_pb2_grpc.EventServiceServicer):
     async def StreamEvents(  # noqa: N802 - the contract's name
         self, request: pb.StreamEventsRequest, context: Any
     ) -> AsyncIterator[pb.EventBatch]:
+        if request.resume_token:
+            error = ServiceError(ErrorReason.HISTORY_CHANGED)
+            await context.abort(error.code, error.message, error.trailing_metadata())
         for frame in self._frames:
-            yield frame
+            if frame.last_sequence >= request.from_sequence or not frame.events:
+                yield frame
         if self._then == "wait":
             await asyncio.Event().wait()
         if self._then == "refuse":
@@ -53,7 +58,7 @@ def frame(after: int, last: int, **more: Any) -> pb.EventBatch:
 
 
 @asynccontextmanager
-async def following(engine: Engine) -> AsyncIterator[EventFeed]:
+async def following(engine: Engine, **options: bool) -> AsyncIterator[EventFeed]:
     """A feed from a real server."""
     server = grpc.aio.server()
     add: Any = event_service_pb2_grpc.add_EventServiceServicer_to_server
@@ -62,17 +67,17 @@ async def following(engine: Engine) -> AsyncIterator[EventFeed]:
     await server.start()
     client = InternalClient(f"127.0.0.1:{port}", "settlement", None)
     try:
-        yield EventFeed(client)
+        yield EventFeed(client, **options)
     finally:
         await client.close()
         await server.stop(None)
 
 
-async def everything(feed: EventFeed, sequence: int = 0) -> tuple[list[int], Exception]:
+async def everything(feed: EventFeed, sequence: int = 0, token: str = "") -> tuple[list[int], Exception]:
     """The last sequences of all frames, and how it ended."""
     found: list[int] = []
     try:
-        async for batch in feed.batches(sequence, ""):
+        async for batch in feed.batches(sequence, token):
             found += [one.last_sequence for one in batch]
     except (FeedError, FeedLost) as error:
         return found, error
@@ -114,6 +119,31 @@ async def test_how_it_ends_says_whether_to_ask_again(engine: Engine, kind: type[
         found, error = await everything(feed)
     assert (found, type(error)) == ([1], kind)
     assert words in str(error)
+
+
+TOKEN = Position("before", 0, 2, -1, "aa" * 8).token()
+
+
+@pytest.mark.parametrize(
+    ("frames", "goes_on"),
+    [
+        ([frame(0, 1), frame(1, 2, frame_hash=b"\xaa" * 32), frame(2, 4)], True),
+        ([frame(0, 1), frame(1, 2, frame_hash=b"\xbb" * 32), frame(2, 4)], False),
+        ([frame(0, 1), frame(1, 3, frame_hash=b"\xaa" * 32), frame(3, 4)], False),
+        # The restored journal ends before it: a heartbeat.
+        ([frame(0, 1), frame(1, 1)], False),
+        ([], False),
+    ],
+)
+async def test_after_a_restore_it_goes_on_only_from_the_very_frame_it_stood_behind(
+    frames: list[pb.EventBatch], goes_on: object
+) -> None:
+    async with following(Engine(frames, "end"), through_restores=True) as feed:
+        found, error = await everything(feed, 2, TOKEN)
+        assert (found, feed.head_sequence) == (([4], 4) if goes_on else ([], 0))
+        assert type(error) is (FeedError if goes_on else FeedLost)
+    async with following(Engine(frames, "end")) as feed:
+        assert type((await everything(feed, 2, TOKEN))[1]) is FeedLost, "unless it was told to"
 
 
 async def test_silence_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

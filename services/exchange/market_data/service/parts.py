@@ -91,7 +91,9 @@ class HistoryPart:
         instance: str,
         registry: CollectorRegistry,
     ) -> None:
-        self.history = History(database_url, instance, EventFeed(client), frame_of, passing=(FeedError,))
+        self.history = History(
+            database_url, instance, EventFeed(client, through_restores=True), frame_of, passing=(FeedError,)
+        )
         shared = (part.books, part.places, part.counts)
         self.tickers = TickerService(self.history, *shared, clock)
         self.candles = CandleService(self.history, database, *shared)

@@ -1,4 +1,4 @@
-"""`pincex db`: back the database up, and prove that a backup can be restored."""
+"""`pincex db`: back the database up, prove that a backup can be restored, and build candles anew."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from exchange.stack.config import load_config
 from exchange.stack.control import NotRunning, request
 from exchange.stack.errors import StackError
 
-app = typer.Typer(help="Back the database up, and prove that a backup can be restored.", no_args_is_help=True)
+app = typer.Typer(
+    help="Back the database up, prove that a backup can be restored, build candles anew.", no_args_is_help=True
+)
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The dump; what it must hold stands in FILE.json.")]
 Url = Annotated[
@@ -75,6 +77,20 @@ def restore(
     view.say(
         f"made {database} from {file}: the journal to sequence {found.sequence:,}, of which the backup had "
         f"{found.backup_sequence:,}"
+    )
+
+
+@app.command(name="rebuild-candles")
+def rebuild_candles(*, database_url: Url = "") -> None:
+    """Build all candles anew from the trades, where market data cannot go on from those that are there."""
+    from exchange.stack.postgresql import candles  # noqa: PLC0415 - see above
+
+    try:
+        count, sequence = candles.rebuild(database_url or _admin_url())
+    except StackError as error:
+        _fail(str(error))
+    view.say(
+        f"built {count:,} candles from the trades to sequence {sequence:,}; market data goes on from there by itself"
     )
 
 
