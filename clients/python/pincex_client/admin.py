@@ -264,7 +264,7 @@ class AdminClient:
     async def rebuild_order_book(self, symbol: str, *, reason: str = "") -> models.Rebuild:
         """Build the book anew from the journal and compare; repeating it is harmless."""
         request = admin_service_pb2.RebuildOrderBookRequest(symbol=symbol, reason=reason)
-        answer = await self._caller.call(self._admin.RebuildOrderBook, request, repeatable=True, deadline=120.0)
+        answer = await self._caller.call(self._admin.RebuildOrderBook, request, repeatable=True, attempt_timeout=120.0)
         return from_wire(models.Rebuild, answer)
 
     # --- Instances --------------------------------------------------------------------------------------------------

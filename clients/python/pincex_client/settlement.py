@@ -1,5 +1,6 @@
 """`ExchangeClient.statements`, and `ExchangeClient.admin.settlement`: the ledger, and whether it agrees with the engine."""
 
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,10 +18,13 @@ from pincex.settlement.v1 import (
 )
 from pincex_client import ledger
 from pincex_client.convert import from_wire, plain_decimal, to_timestamp
+from pincex_client.errors import Unavailable, decode_error
 from pincex_client.paging import all_pages
-from pincex_client.transport import Caller, new_id
+from pincex_client.transport import Caller, new_id, with_request_id
 
 MAX_PAGE = 500
+RECONCILE_TIMEOUT_S = 60.0
+REPORT_TIMEOUT_S = 30.0
 
 
 class Statements:
@@ -49,8 +53,36 @@ class Statements:
 
     async def csv(self, asset: str, *, from_time: datetime | None = None, to_time: datetime | None = None) -> bytes:
         """The same as a CSV file in UTF-8."""
-        request = _statement_request(asset, from_time, to_time)
-        return bytes((await self._call(self._statements.GetStatementCsv, request)).data)
+        parts = self.csv_parts(asset, from_time=from_time, to_time=to_time)
+        return b"".join([part async for part in parts])
+
+    async def csv_parts(
+        self, asset: str, *, from_time: datetime | None = None, to_time: datetime | None = None
+    ) -> AsyncGenerator[bytes]:
+        """The same file in parts of whole lines, however long it is.
+
+        Raises `ExchangeError`; Unavailable too when it ends without its closing line: then it is not whole.
+        """
+        request = statement_service_pb2.ExportStatementRequest(
+            asset=asset,
+            from_time=None if from_time is None else to_timestamp(from_time),
+            to_time=None if to_time is None else to_timestamp(to_time),
+        )
+        request_id = new_id("r")
+        headers = with_request_id(await self._caller.identity.metadata(), request_id)
+        stream = self._statements.ExportStatement(request, metadata=headers)
+        last = b""
+        try:
+            async for message in stream:
+                last = message.data
+                yield last
+        except grpc.aio.AioRpcError as failure:
+            raise decode_error(failure, request_id) from None
+        finally:
+            stream.cancel()
+        if b",closing," not in last.rstrip().rpartition(b"\n")[2]:
+            # Over an edge the error of a stream that has begun may look like its end.
+            raise Unavailable("the statement ended without its closing line", reason="UPSTREAM_UNAVAILABLE")
 
     async def fees(self, *, from_time: datetime | None = None, to_time: datetime | None = None) -> ledger.FeeReport:
         """Fees paid in a period, by market and role."""
@@ -58,7 +90,10 @@ class Statements:
             from_time=None if from_time is None else to_timestamp(from_time),
             to_time=None if to_time is None else to_timestamp(to_time),
         )
-        return from_wire(ledger.FeeReport, await self._call(self._statements.GetFeeReport, request))
+        answer = await self._caller.call(
+            self._statements.GetFeeReport, request, repeatable=True, attempt_timeout=REPORT_TIMEOUT_S
+        )
+        return from_wire(ledger.FeeReport, answer)
 
 
 class SettlementAdmin:
@@ -100,8 +135,11 @@ class SettlementAdmin:
     # --- Reconciliation ---------------------------------------------------------------------------------------------
 
     async def reconcile(self, *, reason: str = "") -> ledger.Reconciliation:
-        """Have engine and ledger compared now. A break is an answer."""
-        answer = await self._call(self._settlement.Reconcile, wire.ReconcileRequest(reason=reason))
+        """Have engine and ledger compared now. A break is an answer. A large exchange takes its time: up to a minute."""
+        request = wire.ReconcileRequest(reason=reason)
+        answer = await self._caller.call(
+            self._settlement.Reconcile, request, repeatable=True, attempt_timeout=RECONCILE_TIMEOUT_S
+        )
         return from_wire(ledger.Reconciliation, answer)
 
     async def incidents(self, *, open_only: bool = False, limit: int = 100) -> list[ledger.Incident]:

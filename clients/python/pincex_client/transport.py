@@ -159,11 +159,13 @@ class Caller:
         *,
         repeatable: bool,
         deadline: float | None = None,
+        attempt_timeout: float | None = None,
     ) -> Response:
         """Call and return the answer, or raise an `ExchangeError`.
 
         `repeatable` says that a second execution changes nothing: reads, and mutations that carry an id. Others get
-        one attempt; a failure then leaves their outcome unknown.
+        one attempt; a failure then leaves their outcome unknown. `attempt_timeout` is for what takes long by its nature: each
+        attempt may take so many seconds, though none begins after `deadline`.
         """
         request_id = new_id("r")
         renewed = False
@@ -172,7 +174,7 @@ class Caller:
         remaining = self.policy.deadline if deadline is None else deadline
         end = loop.time() + remaining
         while True:
-            timeout = min(self.policy.attempt_timeout, remaining) if repeatable else remaining
+            timeout = attempt_timeout or (min(self.policy.attempt_timeout, remaining) if repeatable else remaining)
             metadata: Metadata = ()
             try:
                 metadata = await self.identity.metadata()

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from exchange.runtime.database import Database
 from exchange.runtime.event_feed import EventFeed, FeedError
-from exchange.runtime.grpc_server import ServerLimits
 from exchange.runtime.http_server import Readiness
 from exchange.runtime.service_app import ServiceApp, run_service
 from exchange.settlement.config import SERVICE, Config
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
     from typing import Any
 
-# A statement of the most lines as one CSV file.
-MAX_RESPONSE_BYTES: Final = 16 * 1024 * 1024
 _NOT_YET: Final = frozenset({State.STARTING, State.WAITING_FOR_DATABASE})
 
 
@@ -35,10 +32,10 @@ class App(ServiceApp):
     """Everything of one instance, wired."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__(config.common, config.database_url, limits=ServerLimits(max_response_bytes=MAX_RESPONSE_BYTES))
+        super().__init__(config.common, config.database_url)
         url = config.database_url.reveal()
         engine = EngineLink(self.client)
-        self.settler = Settler(url, self.instance, EventFeed(self.client), Intake, passing=(FeedError,))
+        self.settler = Settler(url, self.instance, EventFeed(self.client, through_restores=True), Intake, passing=(FeedError,))
         self.database = Database(url, self.instance)
         self.reconciler = Reconciler(self.database, engine, self.audit.trail)
         self.settler.metrics = self.reconciler.metrics = SettlementMetrics(

@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from exchange.runtime.database import Connection, Database
     from exchange.settlement.metrics import SettlementMetrics
 
-# For the ledger to come to the engine's sequence; the edge gives up on a call after 10 s.
-WAIT_S: Final = 5.0
+# For the ledger to come to the engine's sequence.
+WAIT_S: Final = 15.0
+# Of one query of a comparison: the first one after a replay from zero counts all trades.
+STATEMENT_TIMEOUT_MS: Final = 60_000
+# Between two of so many balances others have a turn, such as who asks whether withdrawals may go out.
+STRIDE: Final = 5_000
 POLL_S: Final = 0.02
 # The fills of the orders of so many trades are summed up in each round.
 CHECKED_TRADES: Final = 5_000
@@ -124,6 +128,7 @@ class Reconciler:
             engine = await self._engine.books()
             await self._reach(engine.sequence)
             async with self._database.reading() as connection:
+                await connection.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
                 breaks, accounts, balances = await _compare_balances(connection, engine)
                 breaks += await _compare_orders(connection, engine)
                 last = await incidents.reconciled(connection)
@@ -186,7 +191,9 @@ class Reconciler:
 async def _compare_balances(connection: Connection, engine: EngineBooks) -> tuple[list[Break], int, int]:
     """(breaks, compared accounts, compared balances): each account's, and what is owed against what there is."""
     ledger: dict[tuple[str, str, int], int] = {}
-    for row in await connection.fetch(_BALANCES):
+    for number, row in enumerate(await connection.fetch(_BALANCES), 1):
+        if number % STRIDE == 0:
+            await asyncio.sleep(0)
         ledger[row["account"], row["asset"], row["kind_id"]] = row["amount"]
     for row in await connection.fetch(_LATER, engine.sequence):
         place = (row["account"], row["asset"], row["kind_id"])
@@ -194,7 +201,9 @@ async def _compare_balances(connection: Connection, engine: EngineBooks) -> tupl
     breaks = []
     owed: dict[tuple[str, str], list[int]] = {}
     assets: dict[str, int] = {}
-    for (account, asset, kind), amount in ledger.items():
+    for number, ((account, asset, kind), amount) in enumerate(ledger.items(), 1):
+        if number % STRIDE == 0:
+            await asyncio.sleep(0)
         if kind in chart.DEBIT_KINDS:
             assets[asset] = assets.get(asset, 0) + amount
             if amount < 0:
@@ -204,14 +213,17 @@ async def _compare_balances(connection: Connection, engine: EngineBooks) -> tupl
             pair = owed.setdefault((account, asset), [0, 0])
             pair[kind == chart.HELD] += amount
     liabilities: dict[str, int] = {}
-    places = sorted(owed.keys() | engine.balances.keys())
-    for account, asset in places:
+    places = owed.keys() | engine.balances.keys()
+    for number, (account, asset) in enumerate(places, 1):
+        if number % STRIDE == 0:
+            await asyncio.sleep(0)
         theirs, ours = engine.balances.get((account, asset), (0, 0)), tuple(owed.get((account, asset), (0, 0)))
         liabilities[asset] = liabilities.get(asset, 0) + sum(theirs)
         if theirs != ours:
             breaks.append(
                 Break("engine-ledger", account, asset, *(_pair(engine, asset, one) for one in (theirs, ours)))
             )
+    breaks.sort(key=lambda one: (one.kind, one.account, one.asset))
     for asset in sorted(liabilities.keys() | assets.keys()):
         have, owe = assets.get(asset, 0), liabilities.get(asset, 0)
         if have != owe:

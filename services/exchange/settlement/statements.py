@@ -7,11 +7,10 @@ history is.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.settlement.accounts import decimals_of
 from exchange.settlement.ledger import chart
 from exchange.settlement.store import SHARD
@@ -19,7 +18,6 @@ from exchange.settlement.store import SHARD
 if TYPE_CHECKING:
     from exchange.runtime.database import Connection, Database
 
-MAX_CSV_LINES: Final = 100_000
 # A trade with oneself moves held, the rest of it, and what one is paid: no line has more postings.
 POSTINGS_A_LINE: Final = 3
 
@@ -27,10 +25,12 @@ _OWED: Final = [chart.AVAILABLE, chart.HELD, chart.FEES]
 _CAUSES: Final = [cause for cause in chart.CAUSE_NAMES if cause not in (chart.HOLD, chart.RELEASE)]
 
 _TOTAL: Final = """
-SELECT coalesce(sum(last.balance_after), 0)::bigint FROM unnest($3::smallint[]) AS kinds(kind)
-CROSS JOIN LATERAL (
+SELECT coalesce(sum(last.balance_after), 0)::bigint FROM (
+    -- Only kinds that the account has: for another one all its lines would be searched.
+    SELECT kind_id FROM ledger_balances WHERE account_id = $1 AND asset = $2 AND kind_id = ANY($3::smallint[])
+) kinds CROSS JOIN LATERAL (
     SELECT balance_after FROM ledger_lines
-    WHERE account_id = $1 AND asset = $2 AND kind_id = kinds.kind AND (event_time_ns, posting_id) <= ($4::bigint, $5::bigint)
+    WHERE account_id = $1 AND asset = $2 AND kind_id = kinds.kind_id AND (event_time_ns, posting_id) <= ($4::bigint, $5::bigint)
         AND posting_id <= $6
     ORDER BY event_time_ns DESC, posting_id DESC LIMIT 1
 ) last
@@ -92,12 +92,13 @@ class StatementLine:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`next_place` is None on the last page."""
+    """A page; `next_place` is None on the last one, `balance` the total after the page."""
 
     decimals: int
     opening: int
     closing: int
     lines: list[StatementLine]
+    balance: int
     next_place: Place | None
     period: Period
 
@@ -135,34 +136,19 @@ async def draw_up(
         closing = await _total(connection, number, asset, period, Place(period.to_ns - 1, 2**62))
         begin = after if after is not None else Place(period.from_ns - 1, 2**62)
         balance = opening if after is None else await _total(connection, number, asset, period, begin)
-        rows = await connection.fetch(
-            _LINES,
-            number,
-            asset,
-            _OWED,
-            _CAUSES,
-            begin.time_ns,
-            begin.posting_id,
-            period.to_ns,
-            period.last_posting,
-            POSTINGS_A_LINE * (limit + 1),
-        )
-    lines = _lines(rows, balance)
-    last = None
-    if len(lines) > limit:
-        last = lines[limit - 1].place
-        del lines[limit:]
-    # A trade with oneself at the same price changes nothing.
-    lines = [line for line in lines if line.amount]
-    return Statement(decimals, opening, closing, lines, last, period)
+        rows = await _rows(connection, number, asset, period, begin, limit)
+    lines, balance, following = _page(rows, balance, limit)
+    return Statement(decimals, opening, closing, lines, balance, following, period)
 
 
-async def whole(database: Database, account: str, asset: str, from_ns: int, to_ns: int | None) -> Statement:
-    """All lines at once. Raises ServiceError RESPONSE_TOO_LARGE beyond MAX_CSV_LINES."""
-    found = await draw_up(database, account, asset, (from_ns, to_ns), None, MAX_CSV_LINES)
-    if found.next_place is not None:
-        raise ServiceError(ErrorReason.RESPONSE_TOO_LARGE, metadata={"limit": f"{MAX_CSV_LINES} lines"})
-    return found
+async def go_on(database: Database, account: str, asset: str, page: Statement, limit: int) -> Statement:
+    """The page after one that has a `next_place`. All totals are known by then: it costs what its lines cost."""
+    assert page.next_place is not None, "that was the last page"
+    async with database.reading() as connection:
+        number = await _account_id(connection, account)
+        rows = await _rows(connection, number, asset, page.period, page.next_place, limit)
+    lines, balance, following = _page(rows, page.balance, limit)
+    return replace(page, lines=lines, balance=balance, next_place=following)
 
 
 async def fees(database: Database, account: str, from_ns: int, to_ns: int | None) -> list[Fees]:
@@ -191,7 +177,8 @@ async def _period(connection: Connection, from_ns: int, to_ns: int | None) -> Pe
     )
     if offset is None:
         return Period(from_ns, from_ns, 0, 0)
-    settled = offset["event_time_ns"] + 1
+    # A period that begins after all that is settled is empty; it ends no earlier than it begins.
+    settled = max(offset["event_time_ns"] + 1, from_ns)
     return Period(from_ns, settled if to_ns is None else to_ns, offset["posting_id"], offset["sequence"])
 
 
@@ -204,6 +191,34 @@ async def _account_id(connection: Connection, account: str) -> int:
 async def _total(connection: Connection, number: int, asset: str, period: Period, at: Place) -> int:
     found = await connection.fetchval(_TOTAL, number, asset, _OWED, at.time_ns, at.posting_id, period.last_posting)
     return int(found)
+
+
+async def _rows(connection: Connection, number: int, asset: str, period: Period, begin: Place, limit: int) -> list[Any]:
+    """Postings enough for one line more than `limit`."""
+    return await connection.fetch(
+        _LINES,
+        number,
+        asset,
+        _OWED,
+        _CAUSES,
+        begin.time_ns,
+        begin.posting_id,
+        period.to_ns,
+        period.last_posting,
+        POSTINGS_A_LINE * (limit + 1),
+    )
+
+
+def _page(rows: list[Any], balance: int, limit: int) -> tuple[list[StatementLine], int, Place | None]:
+    """(lines, the balance after them, where the next page begins)."""
+    lines, following = _lines(rows, balance), None
+    if len(lines) > limit:
+        following = lines[limit - 1].place
+        del lines[limit:]
+    if lines:
+        balance = lines[-1].balance
+    # A trade with oneself at the same price changes nothing.
+    return [line for line in lines if line.amount], balance, following
 
 
 def _lines(rows: list[Any], balance: int) -> list[StatementLine]:

@@ -61,6 +61,13 @@ class Settlement:
         stub: Any = statement_service_pb2_grpc.StatementServiceStub(channel)
         return await getattr(stub, method)(request, metadata=(("x-pincex-account", account),), timeout=DEADLINE_S)
 
+    async def export(self, request: Any, account: str) -> list[Any]:
+        """All parts of a statement as a file."""
+        channel: Any = self.public
+        stub: Any = statement_service_pb2_grpc.StatementServiceStub(channel)
+        metadata = (("x-pincex-account", account),)
+        return [part async for part in stub.ExportStatement(request, metadata=metadata, timeout=DEADLINE_S)]
+
     async def settled(self, exchange: Exchange) -> int:
         """Wait until all that the engine has done stands in the ledger."""
         sequence = exchange.engine.state.sequence

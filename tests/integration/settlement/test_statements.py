@@ -131,13 +131,33 @@ async def test_who_never_had_anything_has_an_empty_statement(exchange: Exchange,
     assert not (await settlement.statement("GetFeeReport", pb.GetFeeReportRequest(), "nobody")).lines
 
 
-async def test_a_file_of_too_many_lines_is_refused(
+async def test_a_file_too_long_for_one_message_comes_in_parts(
     exchange: Exchange, settlement: Settlement, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await trade_some(exchange, 2)
+    await trade_some(exchange, 4)
     await settlement.settled(exchange)
-    monkeypatch.setattr("exchange.settlement.statements.MAX_CSV_LINES", 3)
-    assert (await refused(settlement.statement("GetStatementCsv", WANTED, "demo"))).reason == "RESPONSE_TOO_LARGE"
+    whole = (await settlement.statement("GetStatementCsv", WANTED, "demo")).data
+    monkeypatch.setattr("exchange.settlement.service.statement_file.PART_LINES", 2)
+    parts = await settlement.export(pb.ExportStatementRequest(asset="USD"), "demo")
+    assert {part.content_type for part in parts} == {"text/csv; charset=utf-8"}
+    assert len(parts) > 3
+    assert b"".join(part.data for part in parts) == whole
+    monkeypatch.setattr("exchange.settlement.service.statements.MAX_FILE_BYTES", len(whole) - 1)
+    refusal = await refused(settlement.statement("GetStatementCsv", WANTED, "demo"))
+    assert refusal.reason == "RESPONSE_TOO_LARGE"
+    assert "ExportStatement" in str(refusal)
+    unknown = settlement.export(pb.ExportStatementRequest(asset="XXX"), "demo")
+    assert (await refused(unknown)).reason == "UNKNOWN_ASSET"
+
+
+async def test_a_period_that_begins_after_all_is_empty(exchange: Exchange, settlement: Settlement) -> None:
+    await trade_some(exchange, 1)
+    await settlement.settled(exchange)
+    later = pb.GetStatementRequest(asset="USD", from_time=Timestamp(seconds=4_000_000_000))
+    found = await settlement.statement("GetStatement", later, "demo")
+    assert (found.opening_balance, len(found.lines)) == (found.closing_balance, 0)
+    _, opening, closing = (await settlement.statement("GetStatementCsv", later, "demo")).data.decode().splitlines()
+    assert opening.split(",")[0] == closing.split(",")[0]
 
 
 async def test_a_reference_that_a_spreadsheet_would_run_is_text(exchange: Exchange, settlement: Settlement) -> None:

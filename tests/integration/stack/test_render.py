@@ -122,8 +122,17 @@ def test_streams_have_no_time_out_and_unary_calls_have(plan: EdgePlan) -> None:
     routes = method_routes(plan, public=False)
     for method in plan.served(public=False):
         route = routes[method.grpc_path]
-        assert (route["timeout"], "idle_timeout" in route) == (("0s", True) if method.streaming else ("10s", False))
+        unary = (f"{method.deadline_s or 10}s", False)
+        assert (route["timeout"], "idle_timeout" in route) == (("0s", True) if method.streaming else unary)
     assert routes["/pincex.trading.v1.OrderService/OrderSession"]["timeout"] == "0s"
+
+
+def test_what_takes_long_by_its_nature_has_the_time_that_its_contract_gives_it(plan: EdgePlan) -> None:
+    routes = method_routes(plan, public=False)
+    assert routes["/pincex.settlement.v1.SettlementService/Reconcile"]["timeout"] == "60s"
+    file = routes["/pincex.settlement.v1.StatementService/GetStatementCsv"]
+    # It may be repeated, though not because it takes its time.
+    assert (file["timeout"], file["retry_policy"]["per_try_timeout"]) == ("30s", "30s")
 
 
 def test_only_what_the_contracts_call_repeatable_is_repeated_after_it_reached_a_server(plan: EdgePlan) -> None:

@@ -12,6 +12,7 @@ from pincex_client import ledger
 from pincex_client.cli import render
 from pincex_client.cli.context import EXIT_REFUSED, call, out, print_json, settings_of, show_fields
 from pincex_client.cli.moments import moment
+from pincex_client.client import ExchangeClient
 
 Account = Annotated[str, typer.Argument(help="A user's account, '$fees', '$suspense' or custody:WHERE.")]
 Asset = Annotated[str, typer.Argument(help="Such as USD.")]
@@ -56,8 +57,12 @@ def statement(
     """Show all that changed what you own of an asset, with opening and closing balance."""
     start, end = moment(context, from_text), moment(context, to_text)
     if as_csv:
-        data = call(context, lambda exchange: exchange.statements.csv(asset, from_time=start, to_time=end))
-        sys.stdout.write(data.decode())
+
+        async def write(exchange: ExchangeClient) -> None:
+            async for part in exchange.statements.csv_parts(asset, from_time=start, to_time=end):
+                sys.stdout.write(part.decode())
+
+        call(context, write)
         return
     found = call(context, lambda exchange: exchange.statements.get(asset, from_time=start, to_time=end))
     if settings_of(context).as_json:

@@ -17,7 +17,7 @@ from pincex.journal.v1 import event_service_pb2_grpc
 from pincex.trading.v1 import funds_service_pb2 as funds_pb
 from pincex.trading.v1 import funds_service_pb2_grpc, types_pb2
 
-SNAPSHOT_S: Final = 8.0
+SNAPSHOT_S: Final = 40.0
 
 
 class EngineLink:

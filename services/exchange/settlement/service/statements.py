@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from google.api import httpbody_pb2
@@ -15,18 +12,22 @@ from exchange.runtime.errors import ErrorReason, ServiceError, reject
 from exchange.runtime.request import request_context
 from exchange.settlement import statements
 from exchange.settlement.service.messages import timestamp_of
+from exchange.settlement.service.statement_file import StatementFiles
 from exchange.settlement.statements import Period, Place
 from pincex.settlement.v1 import statement_service_pb2 as pb
 from pincex.settlement.v1 import statement_service_pb2_grpc
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from exchange.runtime.database import Database
 
-COLUMNS: Final = ("time", "cause", "reference", "amount", "balance", "sequence")
-# A spreadsheet would take text that begins so for a formula.
-_FORMULA: Final = ("=", "+", "-", "@")
+MAX_FILE_BYTES: Final = 4_000_000
+"""Of a file in one message: more than 4 MiB no gRPC client takes without being told to."""
+
+_CSV: Final = "text/csv; charset=utf-8"
 _POSITIONS: Final = 5
 
 
@@ -35,6 +36,7 @@ class StatementService(statement_service_pb2_grpc.StatementServiceServicer):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._files = StatementFiles(database)
 
     async def GetStatement(self, request: pb.GetStatementRequest, context: Any) -> pb.Statement:
         """One page; all pages of a statement are of one state of the ledger."""
@@ -72,20 +74,24 @@ class StatementService(statement_service_pb2_grpc.StatementServiceServicer):
     async def GetStatementCsv(self, request: pb.GetStatementRequest, context: Any) -> httpbody_pb2.HttpBody:
         """All of it, between an opening and a closing line."""
         account = request_context(context).principal.account
-        asset, from_ns, to_ns = _wanted(request)
-        found = await statements.whole(self._database, account, asset, from_ns, to_ns)
-        text = io.StringIO()
-        writer = csv.writer(text)
-        writer.writerow(COLUMNS)
-        decimals, period = found.decimals, found.period
-        writer.writerow((_moment(from_ns), "opening", "", "", format_units(found.opening, decimals), ""))
-        for line in found.lines:
-            reference = f"'{line.reference}" if line.reference.startswith(_FORMULA) else line.reference
-            amounts = (format_units(line.amount, decimals), format_units(line.balance, decimals))
-            writer.writerow((_moment(line.place.time_ns), line.cause, reference, *amounts, line.sequence))
-        closing = format_units(found.closing, decimals)
-        writer.writerow((_moment(period.to_ns), "closing", "", "", closing, period.sequence))
-        return httpbody_pb2.HttpBody(content_type="text/csv; charset=utf-8", data=text.getvalue().encode())
+        data = bytearray()
+        async for part in self._files.parts(account, *_wanted(request)):
+            data += part
+            if len(data) > MAX_FILE_BYTES:
+                raise ServiceError(
+                    ErrorReason.RESPONSE_TOO_LARGE,
+                    "the file is too long for one message: use ExportStatement, GET /api/v1/statements/export",
+                    metadata={"limit": f"{MAX_FILE_BYTES} bytes"},
+                )
+        return httpbody_pb2.HttpBody(content_type=_CSV, data=bytes(data))
+
+    async def ExportStatement(
+        self, request: pb.ExportStatementRequest, context: Any
+    ) -> AsyncIterator[httpbody_pb2.HttpBody]:
+        """The same file in parts, however long it is."""
+        account = request_context(context).principal.account
+        async for part in self._files.parts(account, *_wanted(request)):
+            yield httpbody_pb2.HttpBody(content_type=_CSV, data=part)
 
     async def GetFeeReport(self, request: pb.GetFeeReportRequest, context: Any) -> pb.FeeReport:
         """By market and role."""
@@ -104,14 +110,16 @@ class StatementService(statement_service_pb2_grpc.StatementServiceServicer):
         return report
 
 
-def _wanted(request: pb.GetStatementRequest) -> tuple[str, int, int | None]:
+def _wanted(request: pb.GetStatementRequest | pb.ExportStatementRequest) -> tuple[str, int, int | None]:
     """(asset, from, to)."""
     if not request.asset:
         reject(ErrorReason.FIELD_REQUIRED, field="asset")
     return request.asset.upper(), *_times(request)
 
 
-def _times(request: pb.GetStatementRequest | pb.GetFeeReportRequest) -> tuple[int, int | None]:
+def _times(
+    request: pb.GetStatementRequest | pb.ExportStatementRequest | pb.GetFeeReportRequest,
+) -> tuple[int, int | None]:
     """(from, to) in nanoseconds since 1970, None for what is settled now. Raises ServiceError INVALID_FIELD."""
     from_ns = _nanoseconds(request.from_time, "from_time") if request.HasField("from_time") else 0
     to_ns = _nanoseconds(request.to_time, "to_time") if request.HasField("to_time") else None
@@ -138,9 +146,3 @@ def _page(position: str, from_ns: int) -> tuple[Period, Place] | None:
         raise ServiceError(ErrorReason.INVALID_PAGE_TOKEN, metadata={"field": "page_token"})
     to_ns, last_posting, sequence, time_ns, posting_id = (min(int(part), 2**62) for part in parts)
     return Period(from_ns, to_ns, last_posting, sequence), Place(time_ns, posting_id)
-
-
-def _moment(time_ns: int) -> str:
-    """A time for people and programs: UTC, to the microsecond."""
-    seconds, nanos = divmod(time_ns, 1_000_000_000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=nanos // 1_000).isoformat()

@@ -9,6 +9,7 @@ from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 
 from exchange.runtime.access import AccessError, MethodPolicy, policy_of
+from pincex.common.v1 import deadline_pb2
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,7 +38,7 @@ class ContractError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One RPC: `http` holds `(verb, path template)` of each REST binding."""
+    """One RPC: `http` holds `(verb, path template)` of each REST binding; `deadline_s` is 0 where it has the usual one."""
 
     package: str
     service: str
@@ -46,6 +47,7 @@ class Method:
     repeatable: bool
     http: tuple[tuple[str, str], ...]
     access: MethodPolicy
+    deadline_s: int = 0
 
     @property
     def grpc_path(self) -> str:
@@ -125,6 +127,7 @@ def _method(method: MethodDescriptor) -> Method:
         repeatable=options.idempotency_level in _REPEATABLE,
         http=tuple(_bindings(options.Extensions[annotations_pb2.http])),
         access=access,
+        deadline_s=options.Extensions[deadline_pb2.deadline_seconds],
     )
 
 

@@ -134,7 +134,7 @@ def _method_action(method: Method, upstream: str, limits: Limits) -> Json:
         action["timeout"] = "0s"
         action["idle_timeout"] = seconds(limits.stream_idle_timeout_s)
     else:
-        action["timeout"] = seconds(limits.unary_timeout_s)
+        action["timeout"] = seconds(method.deadline_s or limits.unary_timeout_s)
     return action
 
 
@@ -156,7 +156,8 @@ def _retry_policy(method: Method, limits: Limits) -> Json:
         "host_selection_retry_max_attempts": 3,
     }
     if repeatable:
-        policy["per_try_timeout"] = seconds(limits.repeat_try_timeout_s)
+        # What is known to take long is not begun again because it does.
+        policy["per_try_timeout"] = seconds(method.deadline_s or limits.repeat_try_timeout_s)
     return policy
 
 

@@ -26,9 +26,10 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import httpbody_pb2 as google_dot_api_dot_httpbody__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__pb2
+from pincex.common.v1 import deadline_pb2 as pincex_dot_common_dot_v1_dot_deadline__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pincex/settlement/v1/statement_service.proto\x12\x14pincex.settlement.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\"\xd5\x01\n\x13GetStatementRequest\x12\x14\n\x05\x61sset\x18\x01 \x01(\tR\x05\x61sset\x12\x37\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"\xca\x01\n\rStatementLine\x12\x37\n\tline_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lineTime\x12\x14\n\x05\x63\x61use\x18\x02 \x01(\tR\x05\x63\x61use\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12\x16\n\x06\x61mount\x18\x04 \x01(\tR\x06\x61mount\x12\x18\n\x07\x62\x61lance\x18\x05 \x01(\tR\x07\x62\x61lance\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence\"\xa4\x02\n\tStatement\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\'\n\x0fopening_balance\x18\x03 \x01(\tR\x0eopeningBalance\x12\'\n\x0f\x63losing_balance\x18\x04 \x01(\tR\x0e\x63losingBalance\x12\x16\n\x06\x63hange\x18\x05 \x01(\tR\x06\x63hange\x12\x39\n\x05lines\x18\x06 \x03(\x0b\x32#.pincex.settlement.v1.StatementLineR\x05lines\x12&\n\x0fnext_page_token\x18\x07 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x08 \x01(\x04R\x08sequence\"\x83\x01\n\x13GetFeeReportRequest\x12\x37\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"\x9c\x01\n\x07\x46\x65\x65Line\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n\x05\x61sset\x18\x03 \x01(\tR\x05\x61sset\x12\x12\n\x04\x66\x65\x65s\x18\x04 \x01(\tR\x04\x66\x65\x65s\x12\x1a\n\x08notional\x18\x05 \x01(\tR\x08notional\x12\x1f\n\x0btrade_count\x18\x06 \x01(\x04R\ntradeCount\"Z\n\tFeeReport\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x33\n\x05lines\x18\x02 \x03(\x0b\x32\x1d.pincex.settlement.v1.FeeLineR\x05lines2\x97\x03\n\x10StatementService\x12\x7f\n\x0cGetStatement\x12).pincex.settlement.v1.GetStatementRequest\x1a\x1f.pincex.settlement.v1.Statement\"#\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statements\x12{\n\x0fGetStatementCsv\x12).pincex.settlement.v1.GetStatementRequest\x1a\x14.google.api.HttpBody\"\'\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/statements.csv\x12\x84\x01\n\x0cGetFeeReport\x12).pincex.settlement.v1.GetFeeReportRequest\x1a\x1f.pincex.settlement.v1.FeeReport\"(\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/statements/feesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,pincex/settlement/v1/statement_service.proto\x12\x14pincex.settlement.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x19google/api/httpbody.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\x1a\x1fpincex/common/v1/deadline.proto\"\xd5\x01\n\x13GetStatementRequest\x12\x14\n\x05\x61sset\x18\x01 \x01(\tR\x05\x61sset\x12\x37\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"\x9c\x01\n\x16\x45xportStatementRequest\x12\x14\n\x05\x61sset\x18\x01 \x01(\tR\x05\x61sset\x12\x37\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"\xca\x01\n\rStatementLine\x12\x37\n\tline_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08lineTime\x12\x14\n\x05\x63\x61use\x18\x02 \x01(\tR\x05\x63\x61use\x12\x1c\n\treference\x18\x03 \x01(\tR\treference\x12\x16\n\x06\x61mount\x18\x04 \x01(\tR\x06\x61mount\x12\x18\n\x07\x62\x61lance\x18\x05 \x01(\tR\x07\x62\x61lance\x12\x1a\n\x08sequence\x18\x06 \x01(\x04R\x08sequence\"\xa4\x02\n\tStatement\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\'\n\x0fopening_balance\x18\x03 \x01(\tR\x0eopeningBalance\x12\'\n\x0f\x63losing_balance\x18\x04 \x01(\tR\x0e\x63losingBalance\x12\x16\n\x06\x63hange\x18\x05 \x01(\tR\x06\x63hange\x12\x39\n\x05lines\x18\x06 \x03(\x0b\x32#.pincex.settlement.v1.StatementLineR\x05lines\x12&\n\x0fnext_page_token\x18\x07 \x01(\tR\rnextPageToken\x12\x1a\n\x08sequence\x18\x08 \x01(\x04R\x08sequence\"\x83\x01\n\x13GetFeeReportRequest\x12\x37\n\tfrom_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x08\x66romTime\x12\x33\n\x07to_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x06toTime\"\x9c\x01\n\x07\x46\x65\x65Line\x12\x16\n\x06symbol\x18\x01 \x01(\tR\x06symbol\x12\x12\n\x04role\x18\x02 \x01(\tR\x04role\x12\x14\n\x05\x61sset\x18\x03 \x01(\tR\x05\x61sset\x12\x12\n\x04\x66\x65\x65s\x18\x04 \x01(\tR\x04\x66\x65\x65s\x12\x1a\n\x08notional\x18\x05 \x01(\tR\x08notional\x12\x1f\n\x0btrade_count\x18\x06 \x01(\x04R\ntradeCount\"Z\n\tFeeReport\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x33\n\x05lines\x18\x02 \x03(\x0b\x32\x1d.pincex.settlement.v1.FeeLineR\x05lines2\xa5\x04\n\x10StatementService\x12\x7f\n\x0cGetStatement\x12).pincex.settlement.v1.GetStatementRequest\x1a\x1f.pincex.settlement.v1.Statement\"#\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/api/v1/statements\x12\x7f\n\x0fGetStatementCsv\x12).pincex.settlement.v1.GetStatementRequest\x1a\x14.google.api.HttpBody\"+\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\xb0\xd4\x18\x1e\x82\xd3\xe4\x93\x02\x18\x12\x16/api/v1/statements.csv\x12\x83\x01\n\x0f\x45xportStatement\x12,.pincex.settlement.v1.ExportStatementRequest\x1a\x14.google.api.HttpBody\"*\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/api/v1/statements/export0\x01\x12\x88\x01\n\x0cGetFeeReport\x12).pincex.settlement.v1.GetFeeReportRequest\x1a\x1f.pincex.settlement.v1.FeeReport\",\x90\x02\x01\xaa\xd4\x18\x02\x18\x01\xb0\xd4\x18\x1e\x82\xd3\xe4\x93\x02\x19\x12\x17/api/v1/statements/feesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,21 +39,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATEMENTSERVICE'].methods_by_name['GetStatement']._loaded_options = None
   _globals['_STATEMENTSERVICE'].methods_by_name['GetStatement']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\024\022\022/api/v1/statements'
   _globals['_STATEMENTSERVICE'].methods_by_name['GetStatementCsv']._loaded_options = None
-  _globals['_STATEMENTSERVICE'].methods_by_name['GetStatementCsv']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\030\022\026/api/v1/statements.csv'
+  _globals['_STATEMENTSERVICE'].methods_by_name['GetStatementCsv']._serialized_options = b'\220\002\001\252\324\030\002\030\001\260\324\030\036\202\323\344\223\002\030\022\026/api/v1/statements.csv'
+  _globals['_STATEMENTSERVICE'].methods_by_name['ExportStatement']._loaded_options = None
+  _globals['_STATEMENTSERVICE'].methods_by_name['ExportStatement']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\033\022\031/api/v1/statements/export'
   _globals['_STATEMENTSERVICE'].methods_by_name['GetFeeReport']._loaded_options = None
-  _globals['_STATEMENTSERVICE'].methods_by_name['GetFeeReport']._serialized_options = b'\220\002\001\252\324\030\002\030\001\202\323\344\223\002\031\022\027/api/v1/statements/fees'
-  _globals['_GETSTATEMENTREQUEST']._serialized_start=192
-  _globals['_GETSTATEMENTREQUEST']._serialized_end=405
-  _globals['_STATEMENTLINE']._serialized_start=408
-  _globals['_STATEMENTLINE']._serialized_end=610
-  _globals['_STATEMENT']._serialized_start=613
-  _globals['_STATEMENT']._serialized_end=905
-  _globals['_GETFEEREPORTREQUEST']._serialized_start=908
-  _globals['_GETFEEREPORTREQUEST']._serialized_end=1039
-  _globals['_FEELINE']._serialized_start=1042
-  _globals['_FEELINE']._serialized_end=1198
-  _globals['_FEEREPORT']._serialized_start=1200
-  _globals['_FEEREPORT']._serialized_end=1290
-  _globals['_STATEMENTSERVICE']._serialized_start=1293
-  _globals['_STATEMENTSERVICE']._serialized_end=1700
+  _globals['_STATEMENTSERVICE'].methods_by_name['GetFeeReport']._serialized_options = b'\220\002\001\252\324\030\002\030\001\260\324\030\036\202\323\344\223\002\031\022\027/api/v1/statements/fees'
+  _globals['_GETSTATEMENTREQUEST']._serialized_start=225
+  _globals['_GETSTATEMENTREQUEST']._serialized_end=438
+  _globals['_EXPORTSTATEMENTREQUEST']._serialized_start=441
+  _globals['_EXPORTSTATEMENTREQUEST']._serialized_end=597
+  _globals['_STATEMENTLINE']._serialized_start=600
+  _globals['_STATEMENTLINE']._serialized_end=802
+  _globals['_STATEMENT']._serialized_start=805
+  _globals['_STATEMENT']._serialized_end=1097
+  _globals['_GETFEEREPORTREQUEST']._serialized_start=1100
+  _globals['_GETFEEREPORTREQUEST']._serialized_end=1231
+  _globals['_FEELINE']._serialized_start=1234
+  _globals['_FEELINE']._serialized_end=1390
+  _globals['_FEEREPORT']._serialized_start=1392
+  _globals['_FEEREPORT']._serialized_end=1482
+  _globals['_STATEMENTSERVICE']._serialized_start=1485
+  _globals['_STATEMENTSERVICE']._serialized_end=2034
 # @@protoc_insertion_point(module_scope)

@@ -46,6 +46,11 @@ class StatementServiceStub:
                 request_serializer=pincex_dot_settlement_dot_v1_dot_statement__service__pb2.GetStatementRequest.SerializeToString,
                 response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
                 _registered_method=True)
+        self.ExportStatement = channel.unary_stream(
+                '/pincex.settlement.v1.StatementService/ExportStatement',
+                request_serializer=pincex_dot_settlement_dot_v1_dot_statement__service__pb2.ExportStatementRequest.SerializeToString,
+                response_deserializer=google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+                _registered_method=True)
         self.GetFeeReport = channel.unary_unary(
                 '/pincex.settlement.v1.StatementService/GetFeeReport',
                 request_serializer=pincex_dot_settlement_dot_v1_dot_statement__service__pb2.GetFeeReportRequest.SerializeToString,
@@ -65,7 +70,14 @@ class StatementServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetStatementCsv(self, request, context):
-        """The same as a CSV file, all pages in one, at most 100,000 lines.
+        """The same as a CSV file, all pages in one message of at most 4 MB. RESPONSE_TOO_LARGE beyond: `ExportStatement`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportStatement(self, request, context):
+        """The same file however long it is, in parts. Its last line is the closing balance: without it the file is not whole.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -89,6 +101,11 @@ def add_StatementServiceServicer_to_server(servicer, server):
             'GetStatementCsv': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatementCsv,
                     request_deserializer=pincex_dot_settlement_dot_v1_dot_statement__service__pb2.GetStatementRequest.FromString,
+                    response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
+            ),
+            'ExportStatement': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportStatement,
+                    request_deserializer=pincex_dot_settlement_dot_v1_dot_statement__service__pb2.ExportStatementRequest.FromString,
                     response_serializer=google_dot_api_dot_httpbody__pb2.HttpBody.SerializeToString,
             ),
             'GetFeeReport': grpc.unary_unary_rpc_method_handler(
@@ -151,6 +168,33 @@ class StatementService:
             target,
             '/pincex.settlement.v1.StatementService/GetStatementCsv',
             pincex_dot_settlement_dot_v1_dot_statement__service__pb2.GetStatementRequest.SerializeToString,
+            google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportStatement(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/pincex.settlement.v1.StatementService/ExportStatement',
+            pincex_dot_settlement_dot_v1_dot_statement__service__pb2.ExportStatementRequest.SerializeToString,
             google_dot_api_dot_httpbody__pb2.HttpBody.FromString,
             options,
             channel_credentials,

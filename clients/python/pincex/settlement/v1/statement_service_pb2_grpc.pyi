@@ -37,7 +37,9 @@ class StatementServiceStub:
     GetStatement: _grpc.UnaryUnaryMultiCallable[_statement_service_pb2.GetStatementRequest, _statement_service_pb2.Statement]
     """A period of one asset: opening balance, each change, closing balance. It adds up to the cent."""
     GetStatementCsv: _grpc.UnaryUnaryMultiCallable[_statement_service_pb2.GetStatementRequest, _httpbody_pb2.HttpBody]
-    """The same as a CSV file, all pages in one, at most 100,000 lines."""
+    """The same as a CSV file, all pages in one message of at most 4 MB. RESPONSE_TOO_LARGE beyond: `ExportStatement`."""
+    ExportStatement: _grpc.UnaryStreamMultiCallable[_statement_service_pb2.ExportStatementRequest, _httpbody_pb2.HttpBody]
+    """The same file however long it is, in parts. Its last line is the closing balance: without it the file is not whole."""
     GetFeeReport: _grpc.UnaryUnaryMultiCallable[_statement_service_pb2.GetFeeReportRequest, _statement_service_pb2.FeeReport]
     """Fees paid in a period, by market and role."""
 
@@ -49,7 +51,9 @@ class StatementServiceAsyncStub(StatementServiceStub):
     GetStatement: _aio.UnaryUnaryMultiCallable[_statement_service_pb2.GetStatementRequest, _statement_service_pb2.Statement]  # type: ignore[assignment]
     """A period of one asset: opening balance, each change, closing balance. It adds up to the cent."""
     GetStatementCsv: _aio.UnaryUnaryMultiCallable[_statement_service_pb2.GetStatementRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The same as a CSV file, all pages in one, at most 100,000 lines."""
+    """The same as a CSV file, all pages in one message of at most 4 MB. RESPONSE_TOO_LARGE beyond: `ExportStatement`."""
+    ExportStatement: _aio.UnaryStreamMultiCallable[_statement_service_pb2.ExportStatementRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
+    """The same file however long it is, in parts. Its last line is the closing balance: without it the file is not whole."""
     GetFeeReport: _aio.UnaryUnaryMultiCallable[_statement_service_pb2.GetFeeReportRequest, _statement_service_pb2.FeeReport]  # type: ignore[assignment]
     """Fees paid in a period, by market and role."""
 
@@ -70,7 +74,15 @@ class StatementServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _statement_service_pb2.GetStatementRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_httpbody_pb2.HttpBody, _abc.Awaitable[_httpbody_pb2.HttpBody]]:
-        """The same as a CSV file, all pages in one, at most 100,000 lines."""
+        """The same as a CSV file, all pages in one message of at most 4 MB. RESPONSE_TOO_LARGE beyond: `ExportStatement`."""
+
+    @_abc_1.abstractmethod
+    def ExportStatement(
+        self,
+        request: _statement_service_pb2.ExportStatementRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
+        """The same file however long it is, in parts. Its last line is the closing balance: without it the file is not whole."""
 
     @_abc_1.abstractmethod
     def GetFeeReport(
