@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from exchange.stack.postgresql.place import wheel_binaries
-from pincex_client import ExchangeClient
+from pincex_client import ExchangeClient, NotFound
 from tests.document_shell import DocumentShell
 from tests.edge_http import call
 from tests.stack_fixture import eventually
@@ -61,10 +61,16 @@ async def test_prices_are_compared_and_none_is_stale(exchange_stack: ExchangeSta
     async with ExchangeClient(exchange_stack.edge_address, ops_target=exchange_stack.ops_address) as client:
         found = await client.admin.feeds.compare("btc/usd")
         reference = await client.admin.feeds.reference_price("BTC-USD")
+    # And as everybody may ask.
+    async with ExchangeClient(exchange_stack.edge_address) as client:
+        public = await client.market_data.get_reference_price("BTCUSD")
+        with pytest.raises(NotFound):
+            await client.market_data.get_reference_price("NOPE")
     assert found.reference_price is not None
     assert abs(found.reference_price - 50_000) < 2_500
     assert reference.venue_count == 1
     assert abs(reference.price - found.reference_price) < Decimal(1_000)
+    assert abs(public.price - found.reference_price) < Decimal(1_000)
 
 
 def test_the_series_of_feeds_are_those_of_the_document(exchange_stack: ExchangeStack, operator: DocumentShell) -> None:

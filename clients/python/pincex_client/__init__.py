@@ -26,6 +26,7 @@ from pincex_client.models import Balance, Book, Candle, Fill, Health, Level, Mar
 from pincex_client.results import CommandResult
 from pincex_client.session import OrderSession, SessionOptions
 from pincex_client.transport import RetryPolicy, Tls
+from pincex_client.venue_feeds import ReferencePrice
 
 __all__ = [
     "AdminClient",
@@ -57,6 +58,7 @@ __all__ = [
     "OutcomeUnknown",
     "Overloaded",
     "PermissionDenied",
+    "ReferencePrice",
     "Rejected",
     "RetryPolicy",
     "SessionClosed",

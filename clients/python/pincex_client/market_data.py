@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import grpc.aio
 
+from pincex.marketdata.v1 import feed_service_pb2, feed_service_pb2_grpc, market_data_service_pb2_grpc
 from pincex.marketdata.v1 import market_data_service_pb2 as wire
-from pincex.marketdata.v1 import market_data_service_pb2_grpc
 from pincex_client.convert import from_wire, to_timestamp
 from pincex_client.models import Candle, Ticker, Trade
 from pincex_client.paging import all_pages
 from pincex_client.streams import ResumableStream
 from pincex_client.transport import Caller, Identity, Metadata
+from pincex_client.venue_feeds import ReferencePrice
 
 if TYPE_CHECKING:
     from pincex.marketdata.v1.market_data_service_pb2_grpc import MarketDataServiceAsyncStub
@@ -110,6 +111,7 @@ class MarketData:
         self._identity = identity
         self._stream_options = stream_options
         self._stub: Any = market_data_service_pb2_grpc.MarketDataServiceStub(channel)
+        self._prices: Any = feed_service_pb2_grpc.ReferencePriceServiceStub(channel)
 
     async def _call(self, method: Any, request: Any) -> Any:
         return await self._caller.call(method, request, repeatable=True)
@@ -126,6 +128,11 @@ class MarketData:
             async for page in all_pages(self._call, self._stub.ListTickers, request)
             for ticker in page.tickers
         ]
+
+    async def get_reference_price(self, symbol: str) -> ReferencePrice:
+        """What the prices of other venues come to. Raises Rejected PRICE_UNAVAILABLE where none of them counts."""
+        request = feed_service_pb2.GetReferencePriceRequest(symbol=symbol)
+        return from_wire(ReferencePrice, await self._call(self._prices.GetReferencePrice, request))
 
     async def list_candles(
         self,
