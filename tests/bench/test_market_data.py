@@ -9,6 +9,7 @@ from the moment at which the message was due. An update that came merged with la
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 import time
@@ -40,6 +41,7 @@ RING = 2_000
 CONNECTIONS = 8
 # Subscribers whose every message is looked at.
 KEEPERS = 4
+STALLED = 20
 TITLE = "Market data: one book to many subscribers (target: 0.8 of a bare grpcio stream)"
 
 
@@ -111,6 +113,28 @@ def test_market_data_beside_a_bare_stream(report: Report) -> None:
         os.sched_setaffinity(0, mine)
 
 
+class Stalled:
+    """Subscribers that read their first message and nothing after it."""
+
+    def __init__(self, target: str, count: int) -> None:
+        # With no larger window than HTTP/2 begins with, little is on its way to them.
+        self._channel: Any = grpc.aio.insecure_channel(target, options=[("grpc.http2.bdp_probe", 0)])
+        self._calls: list[Any] = []
+        self._count = count
+
+    async def open(self, request: Any) -> None:
+        """Subscribe with all of them."""
+        method = self._channel.unary_stream("/pincex.trading.v1.MarketService/StreamOrderBook")
+        self._calls = [method(request.SerializeToString()) for _ in range(self._count)]
+        for call in self._calls:
+            await call.read()
+
+    async def close(self) -> None:
+        for call in self._calls:
+            call.cancel()
+        await self._channel.close()
+
+
 async def _measure(report: Report, engine: str, books: tuple[int, str], folder: Path) -> None:
     figures: dict[str, Any] = {}
     async with grpc.aio.insecure_channel(engine) as channel:
@@ -129,7 +153,17 @@ async def _measure(report: Report, engine: str, books: tuple[int, str], folder: 
                     line += f"; {figure['updates_per_second']:,.0f} updates/s: who is behind gets several as one"
                 report.add(TITLE, f"{count} at {PACE}/s, {name}: messages/s", f"{figure['per_second']:,.0f}", line)
             figures[f"paced_{count}"] = {"ours": ours, "bare": beside}
+        alone, among = figures["paced_100"]["ours"], await _paced(client, books, 100, stalled=STALLED)
+        line = (
+            f"p50 {among['p50_ms']:.1f} ms, p99 {among['p99_ms']:.1f} ms, CPU {among['cpu']:.0%}, {among['mib']:.0f} MiB;"
+            f" without them p99 {alone['p99_ms']:.1f} ms, {alone['mib']:.0f} MiB"
+        )
+        report.add(
+            TITLE, f"100 at {PACE}/s beside {STALLED} that do not read: messages/s", f"{among['per_second']:,.0f}", line
+        )
+        figures["paced_100_stalled"] = among
         token = await _fill_ring(client, books[1])
+        await _caught_up(client, books[1])
         for count in SUBSCRIBERS:
             ours = await _highest(books, count, token)
             with running_feed("bare", str(file), "0") as bare:
@@ -154,6 +188,20 @@ async def _order_and_back(client: Client, number: int) -> None:
     await client.cancel(str(await _order(client, number)))
 
 
+async def _caught_up(client: Client, target: str) -> None:
+    """Until market data has all that the engine has done: nothing from before is measured."""
+    sequence = await _order(client, 0)
+    async with grpc.aio.insecure_channel(target) as channel:
+        stub: Any = market_service_pb2_grpc.MarketServiceStub(channel)  # type: ignore[no-untyped-call, unused-ignore]
+        request = pb.GetOrderBookRequest(symbol="BTCUSD", depth=1, min_sequence=sequence)
+        for _ in range(30):
+            # Each waits up to two seconds for it.
+            with contextlib.suppress(grpc.aio.AioRpcError):
+                await stub.GetOrderBook(request)
+                return
+    raise AssertionError("market data does not catch up")
+
+
 async def _record(client: Client, target: str) -> list[bytes]:
     """Some updates as market data sends them, for the bare stream."""
     readers = Readers(target, 1)
@@ -167,9 +215,12 @@ async def _record(client: Client, target: str) -> list[bytes]:
     return messages
 
 
-async def _paced(client: Client, books: tuple[int, str], count: int) -> dict[str, float]:
-    readers = Readers(books[1], count)
-    readers.open(False, pb.StreamOrderBookRequest(symbol="BTCUSD", depth=0))
+async def _paced(client: Client, books: tuple[int, str], count: int, stalled: int = 0) -> dict[str, float]:
+    await _caught_up(client, books[1])
+    readers, beside = Readers(books[1], count), Stalled(books[1], stalled)
+    request = pb.StreamOrderBookRequest(symbol="BTCUSD", depth=0)
+    readers.open(False, request)
+    await beside.open(request)
     await _until(lambda: readers.begun == count)
     cpu, begun = cpu_seconds(books[0]), time.monotonic()
     sent: dict[int, float] = {}
@@ -189,6 +240,7 @@ async def _paced(client: Client, books: tuple[int, str], count: int) -> dict[str
             ages.append(at - sent[waiting[reader].pop(0)])
     found = _figures(readers, seconds, cpu_seconds(books[0]) - cpu, ages, books[0])
     await readers.close()
+    await beside.close()
     return found | {"updates_per_second": count * len(sent) / seconds}
 
 
