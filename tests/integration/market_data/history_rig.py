@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from tests.postgres_fixture import Database
 
 
+CANDLES_BY_SQL = """
+    SELECT extract(epoch FROM date_bin(make_interval(secs => %(length)s), created_at, '1970-01-01Z'))::bigint,
+        (array_agg(price ORDER BY number))[1]::text, max(price)::text, min(price)::text,
+        (array_agg(price ORDER BY number DESC))[1]::text, sum(quantity)::text, sum(notional)::text, count(*), max(sequence)
+    FROM (SELECT *, (sequence, split_part(id, '-', 2)::int) AS number FROM trades WHERE symbol = %(symbol)s) AS own
+    GROUP BY 1 ORDER BY 1 DESC
+"""
+TICKER_BY_SQL = """
+    SELECT (array_agg(price ORDER BY number DESC))[1]::text, (array_agg(quantity ORDER BY number DESC))[1]::text,
+        (array_agg(price ORDER BY number))[1]::text, max(price)::text, min(price)::text, sum(quantity)::text,
+        sum(notional)::text, count(*)
+    FROM (SELECT *, (sequence, split_part(id, '-', 2)::int) AS number FROM trades WHERE symbol = %(symbol)s) AS own
+    WHERE created_at >= to_timestamp(%(second)s - 86399) AND created_at < to_timestamp(%(second)s + 1)
+"""
+
+
 def market_data_url(database: Database) -> str:
     return database.server.url(database.name, "market_data_user")
 

@@ -15,7 +15,13 @@ from exchange.market_data.service.caching import NOW, PAST
 from exchange.runtime.feeds.tokens import Position
 from exchange.stack.postgresql.candles import rebuild
 from pincex.marketdata.v1 import market_data_service_pb2 as pb
-from tests.integration.market_data.history_rig import candle_rows, market_data_url, rows
+from tests.integration.market_data.history_rig import (
+    CANDLES_BY_SQL,
+    TICKER_BY_SQL,
+    candle_rows,
+    market_data_url,
+    rows,
+)
 from tests.integration.settlement.settlement_app import as_superuser
 from tests.integration.trading.engine_app import eventually, refused
 
@@ -24,21 +30,6 @@ if TYPE_CHECKING:
     from tests.integration.settlement.settlement_app import Settlement
     from tests.integration.trading.engine_app import Exchange
     from tests.postgres_fixture import Database
-
-CANDLES_BY_SQL = """
-    SELECT extract(epoch FROM date_bin(make_interval(secs => %(length)s), created_at, '1970-01-01Z'))::bigint,
-        (array_agg(price ORDER BY number))[1]::text, max(price)::text, min(price)::text,
-        (array_agg(price ORDER BY number DESC))[1]::text, sum(quantity)::text, sum(notional)::text, count(*), max(sequence)
-    FROM (SELECT *, (sequence, split_part(id, '-', 2)::int) AS number FROM trades WHERE symbol = %(symbol)s) AS own
-    GROUP BY 1 ORDER BY 1 DESC
-"""
-TICKER_BY_SQL = """
-    SELECT (array_agg(price ORDER BY number DESC))[1]::text, (array_agg(quantity ORDER BY number DESC))[1]::text,
-        (array_agg(price ORDER BY number))[1]::text, max(price)::text, min(price)::text, sum(quantity)::text,
-        sum(notional)::text, count(*)
-    FROM (SELECT *, (sequence, split_part(id, '-', 2)::int) AS number FROM trades WHERE symbol = 'BTCUSD') AS own
-    WHERE created_at >= to_timestamp(%(second)s - 86399) AND created_at < to_timestamp(%(second)s + 1)
-"""
 
 
 async def trade_some(exchange: Exchange, count: int = 12) -> None:
@@ -79,7 +70,7 @@ async def test_candles_and_tickers_are_what_sql_says_of_the_trades(
         assert found == by_sql, interval
         assert {one.interval for one in answer.candles} == {interval}
     ticker = await market_history.ask("GetTicker", pb.GetTickerRequest(symbol="BTCUSD"))
-    (expected,) = by_name(database, TICKER_BY_SQL, second=ticker.ticker_time.seconds)
+    (expected,) = by_name(database, TICKER_BY_SQL, symbol="BTCUSD", second=ticker.ticker_time.seconds)
     assert expected == (
         ticker.last_price,
         ticker.last_quantity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, cast
 from zlib import crc32
 
@@ -176,18 +177,19 @@ class OrderCopy:
         if not self.queues[place]:
             del self.queues[place]
 
+    def _prices(self, side: int) -> list[str]:
+        return sorted((price for at, price in self.queues if at == side), key=float, reverse=side == 1)
+
     def in_priority(self, side: int) -> list[tuple[str, str, str]]:
         """(price, id, quantity), best first, first come first."""
-        prices = sorted((price for at, price in self.queues if at == side), key=float, reverse=side == 1)
-        return [(price, *row) for price in prices for row in self.queues[side, price].items()]
+        return [(price, *row) for price in self._prices(side) for row in self.queues[side, price].items()]
 
     def checksum(self) -> int:
         sides = []
         for side in (1, 2):
-            sums: dict[str, float] = {}
-            for price, _, quantity in self.in_priority(side):
-                sums[price] = sums.get(price, 0.0) + float(quantity)
-            sides.append([f"{price}:{total:.1f}" for price, total in list(sums.items())[:10]])
+            best = self._prices(side)[:10]
+            # The sum of amounts has as many digits behind the point as they.
+            sides.append([f"{price}:{sum(map(Decimal, self.queues[side, price].values()))}" for price in best])
         parts = [side[rank] for rank in range(10) for side in sides if rank < len(side)]
         return crc32(":".join(parts).encode())
 
