@@ -165,6 +165,41 @@ def test_settlement_at_the_engines_heels(report: Report) -> None:
     report.keep("settlement_lag", {"median_ms": median, "most_ms": most, "rest_ms": rest_ms})
 
 
+def test_orders_while_settlement_catches_up(report: Report) -> None:
+    title, behind = f"Order sessions at {PER_SECOND:,}/s while settlement catches up", COMMANDS // 3
+
+    def load(runner: asyncio.Runner, engine: EngineProcess, name: str, count: int, per_second: float) -> Outcome:
+        async def run() -> Outcome:
+            batches = session_batches(Orders(name), count=count // BATCH, size=BATCH)
+            async with grpc.aio.insecure_channel(engine.target) as channel:
+                return await session(channel, name, batches=batches, outstanding=8, per_second=per_second)
+
+        return runner.run(run())
+
+    paced = int(PER_SECOND * SECONDS)
+    with (
+        running_postgres() as server,
+        running_engine(database := server.create_database()) as engine,
+        without_pauses_of_its_own(),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(prepare(engine.ops_target))
+        load(runner, engine, "before", behind, 0.0)
+        alone = load(runner, engine, "alone", paced, PER_SECOND)
+        with running_settlement(engine, database):
+            wait_for(lambda: offset(database)[0] > 0)
+            began = time.perf_counter()
+            beside = load(runner, engine, "beside", paced, PER_SECOND)
+            wait_for(lambda: offset(database)[0] >= behind + 2 * paced)
+            seconds = time.perf_counter() - began
+    for name, outcome in (("settlement is not running", alone), (f"it has {behind:,} orders to catch up with", beside)):
+        report.add(
+            title, name, f"p99 {outcome.percentile(0.99):.1f} ms", f"p50 {outcome.percentile(0.5):.1f} ms a batch"
+        )
+    report.add(title, "caught up after", f"{seconds:.1f} s", "everything on the same cores")
+    report.keep("settlement_beside_orders", {"alone": alone.summary(), "beside": beside.summary(), "seconds": seconds})
+
+
 def lag(settling: ServiceProcess) -> float:
     """The gauge of the age of what is not settled, in seconds."""
     return settling.metric("pincex_settlement_lag_seconds")
