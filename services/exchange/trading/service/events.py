@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
@@ -17,6 +19,10 @@ from exchange.trading.service.streaming import ARRIVAL_WAIT_S, Places, durable
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
 
+# Commands. Who reads a past of more than this gets it with pauses, each so many times as long as the making of a frame took:
+# orders come first, and whoever is far behind is limited by what he does with the events.
+FAR_BEHIND: Final = 2_000
+REST: Final = 2.0
 # Order ids in one message of a snapshot.
 RESTING_AT_ONCE: Final = 20_000
 
@@ -47,9 +53,13 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
         token = request.resume_token
         while True:
             async for committed in durable(hub, last + 1):
+                started = time.perf_counter()
                 batch = self._batch(committed, last, translator)
+                rest_s = REST * (time.perf_counter() - started)
                 last, token = committed.last_sequence, batch.resume_token
                 yield batch
+                if hub.head_sequence - last > FAR_BEHIND:
+                    await asyncio.sleep(rest_s)
             if hub.closed or hub.cores != cores:
                 break
             if not await hub.wait_beyond(last, HEARTBEAT_S):
