@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from decimal import Decimal
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from exchange.runtime.feeds.tokens import Position
 from exchange.trading.core import commands as cmd
 from exchange.trading.journal.memory import MemoryStore
+from exchange.trading.service.events import EventService
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.trading.v1 import admin_service_pb2, order_commands_pb2, types_pb2
 from tests.integration.trading.engine_app import (
@@ -328,6 +329,18 @@ async def test_a_snapshot_and_the_events_after_it_are_the_whole(exchange: Exchan
             keep_books(books, event)
     assert [f"{amount:.8f}" for amount in books["demo", "USD"]] == list((await exchange.demo.balances())["USD"])
     assert order.sequence == head.sequence + 1
+
+
+async def test_a_snapshot_is_of_the_moment_at_which_it_was_taken(exchange: Exchange) -> None:
+    """Its messages are made while it is read, when the state has gone on."""
+    await everything(exchange)
+    service = EventService(exchange.app.desk, exchange.app.hub, cast("Any", None))
+    head, items = service._taken()
+    _, at_once = service._taken()
+    before = list(at_once)
+    await exchange.demo.buy("0.3", "40000")
+    assert list(items) == before
+    assert exchange.engine.state.sequence > head.sequence
 
 
 async def test_a_snapshot_tells_the_order_of_priority(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:

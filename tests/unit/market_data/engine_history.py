@@ -126,10 +126,10 @@ class EngineHistory:
     def snapshot(self) -> ev.Snapshot:
         """At the end of the last frame."""
         service = EventService(cast("Any", self._shown), cast("Any", None), cast("Any", None))
-        items, sequence = service._items()
-        items[0].head.resume_token = token(sequence)
+        head, items = service._taken()
+        head.resume_token = token(head.sequence)
         reader = SnapshotReader()
-        for item in items:
+        for item in (pb.SnapshotItem(head=head), *items):
             reader.add(item)
         self.decoder.rules_version = reader.rules_version
         return reader.finish({})

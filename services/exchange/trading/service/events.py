@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import chain
 from typing import Any, Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError, message_of
@@ -14,7 +15,7 @@ from exchange.trading.feeds.hub import Hub
 from exchange.trading.sequencer import Committed
 from exchange.trading.service.desk import Desk
 from exchange.trading.service.event_messages import EventTranslator
-from exchange.trading.service.messages import asset_message, balance_message, market_message, order_message
+from exchange.trading.service.messages import amounts_message, asset_message, market_message, order_message
 from exchange.trading.service.streaming import ARRIVAL_WAIT_S, Places, durable
 from pincex.journal.v1 import event_service_pb2 as pb
 from pincex.journal.v1 import event_service_pb2_grpc
@@ -99,24 +100,38 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
 
     async def StreamSnapshot(self, request: pb.StreamSnapshotRequest, context: Any) -> AsyncIterator[pb.SnapshotItem]:
         """The state at one durable sequence: taken at one moment, let out once it is durable."""
-        items, sequence = self._items()
+        head, items = self._taken()
         await self._desk.settle()
-        async for committed in durable(self._hub, max(sequence, 1)):
-            items[0].head.resume_token = self._places.token(sequence, committed.frame_hash)
+        async for committed in durable(self._hub, max(head.sequence, 1)):
+            head.resume_token = self._places.token(head.sequence, committed.frame_hash)
             break
+        yield pb.SnapshotItem(head=head)
         for item in items:
             yield item
 
-    def _items(self) -> tuple[list[pb.SnapshotItem], int]:
+    def _taken(self) -> tuple[pb.SnapshotHead, Iterator[pb.SnapshotItem]]:
+        """The state of this moment, whatever happens to it before the items are asked for."""
+        desk = self._desk
+        state = desk.state
+        sequence = state.sequence
+        head = pb.SnapshotHead(
+            sequence=sequence, state_hash=desk.engine.state_hash(), rules_version=state.rules_version
+        )
+        # There are many, and nobody is served while they are looked at: their messages are made as they go out.
+        balances = [
+            (account.name, state.assets[asset], balance.available, balance.held)
+            for account in state.accounts.values()
+            for asset, balance in account.balances.items()
+        ]
+        shown = (pb.SnapshotItem(balance=amounts_message(*one, sequence)) for one in balances)
+        return head, chain(self._rules(), shown, self._orders())
+
+    def _rules(self) -> list[pb.SnapshotItem]:
+        """Switches, assets and markets."""
         desk = self._desk
         state = desk.state
         sequence = state.sequence
         items = [
-            pb.SnapshotItem(
-                head=pb.SnapshotHead(
-                    sequence=sequence, state_hash=desk.engine.state_hash(), rules_version=state.rules_version
-                )
-            ),
             pb.SnapshotItem(
                 switches=pb.SwitchesChanged(
                     accept_new_orders=state.accept_new_orders,
@@ -130,15 +145,17 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             pb.SnapshotItem(market=market_message(market, desk.units(market.index), sequence))
             for market in state.markets
         )
-        for account in state.accounts.values():
-            items.extend(
-                pb.SnapshotItem(balance=balance_message(account.name, state.assets[asset], balance, sequence))
-                for asset, balance in account.balances.items()
-            )
-            items.extend(
-                pb.SnapshotItem(order=order_message(order, desk.units(order.market.index)))
-                for order in account.orders.values()
-            )
+        return items
+
+    def _orders(self) -> list[pb.SnapshotItem]:
+        """Open orders, and which rest."""
+        desk = self._desk
+        state = desk.state
+        items = [
+            pb.SnapshotItem(order=order_message(order, desk.units(order.market.index)))
+            for account in state.accounts.values()
+            for order in account.orders.values()
+        ]
         for market in state.markets:
             resting = [order.order_id for side in (market.bids, market.asks) for order in orders_in_priority(side)]
             items.extend(
@@ -147,4 +164,4 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
                 )
                 for first in range(0, len(resting), RESTING_AT_ONCE)
             )
-        return items, sequence
+        return items

@@ -232,12 +232,17 @@ def market_message(market: Market, units: MarketUnits, sequence: int) -> pb.Mark
 
 def balance_message(account: str, asset: Asset, balance: Balance, sequence: int) -> pb.Balance:
     """One balance as it stands."""
+    return amounts_message(account, asset, balance.available, balance.held, sequence)
+
+
+def amounts_message(account: str, asset: Asset, available: int, held: int, sequence: int) -> pb.Balance:
+    """One balance as it was at a sequence."""
     return pb.Balance(
         account=account,
         asset=asset.code,
-        available=format_units(balance.available, asset.decimals),
-        held=format_units(balance.held, asset.decimals),
-        total=format_units(balance.available + balance.held, asset.decimals),
+        available=format_units(available, asset.decimals),
+        held=format_units(held, asset.decimals),
+        total=format_units(available + held, asset.decimals),
         sequence=sequence,
     )
 
