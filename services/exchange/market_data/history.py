@@ -214,7 +214,8 @@ class History:
     async def _stopped(self, why: Exception) -> None:
         """Hold, until the tables are not where this instance began: they were restored, built anew, or written by another."""
         self.state, self.problem = State.STOPPED, f"{type(why).__name__}: {why}"
-        self._log.error("the history has stopped: nothing is skipped", problem=self.problem, exc_info=why)
+        way_out = "pincex db rebuild-candles"
+        self._log.error("the history has stopped: nothing is skipped", problem=self.problem, help=way_out, exc_info=why)
         self._end_streams()
         # What it had may not have been.
         self.days = None

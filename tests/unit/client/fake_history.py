@@ -6,6 +6,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import grpc
+
 from pincex.marketdata.v1 import market_data_service_pb2 as pb
 
 if TYPE_CHECKING:
@@ -13,12 +15,16 @@ if TYPE_CHECKING:
 
 
 class FakeHistory:
-    """Two candles, of which the newer one is still open."""
+    """Two candles, of which the newer one is still open; the last 24 hours are not known."""
 
     def __getattr__(self, name: str) -> Any:
         if not name[0].isupper():
             raise AttributeError(name)
         return None  # a method of the contract that nobody calls here
+
+    async def GetTicker(self, request: Any, context: Any) -> Any:
+        """As while candles and tickers are read, or have stopped."""
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
 
     async def ListCandles(self, request: Any, context: Any) -> pb.ListCandlesResponse:
         """Both, the newest first."""

@@ -125,6 +125,13 @@ async def test_an_unreachable_exchange_ends_with_3(pincex: Run, server: FakeServ
     assert "pincex up" in done.stderr
 
 
+async def test_a_market_is_watched_also_while_its_last_24_hours_are_not_known(pincex: Run) -> None:
+    frame, as_json = await asyncio.gather(pincex("watch", "BTCUSD", "--once"), pincex("watch", "BTCUSD", "--json"))
+    assert (frame.status, as_json.status) == (0, 0), frame.stderr
+    assert "the last 24 hours are not known now" in frame.stdout
+    assert (as_json.json["ticker"], as_json.json["book"]["symbol"]) == (None, "BTCUSD")
+
+
 async def test_limits_and_busy_accounts_are_shown(pincex: Run) -> None:
     limits, as_json, busy, busy_json = await asyncio.gather(
         pincex("limits"),

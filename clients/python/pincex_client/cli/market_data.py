@@ -1,6 +1,7 @@
 """Commands about what markets do and did: candles, tickers, and a screen to watch one."""
 
 import asyncio
+import contextlib
 import csv
 import sys
 from collections import deque
@@ -21,6 +22,7 @@ from pincex_client.cli.context import call, out, print_json, settings_of, to_jso
 from pincex_client.cli.markets import REFRESH_PER_SECOND, stream_depth
 from pincex_client.cli.moments import moment
 from pincex_client.client import ExchangeClient
+from pincex_client.errors import Unavailable
 from pincex_client.market_data import INTERVALS
 from pincex_client.models import Candle, Ticker, Trade
 from pincex_client.streams import ResumableStream
@@ -96,9 +98,15 @@ def watch(
         call(context, lambda exchange: _watch(exchange, symbol, depth), endless=True)
         return
 
+    async def last_day(exchange: ExchangeClient) -> Ticker | None:
+        # Book and tape have another source: they are shown without it.
+        with contextlib.suppress(Unavailable):
+            return await exchange.market_data.get_ticker(symbol)
+        return None
+
     async def frame(exchange: ExchangeClient) -> Any:
         return await asyncio.gather(
-            exchange.market_data.get_ticker(symbol),
+            last_day(exchange),
             exchange.get_order_book(symbol, depth=depth),
             exchange.list_market_trades(symbol, limit=TAPE_ROWS),
         )
@@ -170,7 +178,9 @@ def screen(summary: Ticker | None, ladder: RenderableType, trades: Sequence[Trad
 
 
 def _summary_line(summary: Ticker | None) -> Text:
-    if summary is None or summary.last_price is None:
+    if summary is None:
+        return Text("the last 24 hours are not known now", style="bold yellow")
+    if summary.last_price is None:
         return Text("no trades yet", style="dim")
     change = summary.price_change or summary.last_price * 0
     parts = [
