@@ -143,3 +143,26 @@ def test_a_compromised_key_is_revoked_and_its_uses_are_found(exchange_stack: Exc
 
     eventually(refused_at_the_gate, "the gate refuses the key", REVOKED_WITHIN_S)
     types(exchange_stack, "api-key-uses", api_key=signer.api_key)
+
+
+def test_a_stolen_signing_key_is_void_and_sessions_go_on(exchange_stack: ExchangeStack, customer: Customer) -> None:
+    tokens = customer.log_in().json()
+
+    def asks(token: str) -> Answer:
+        return call(f"{exchange_stack.edge_url}/api/v1/balances", "GET", None, {"authorization": f"Bearer {token}"})
+
+    def refreshes() -> Answer:
+        return customer.post("/api/v1/auth/refresh", {"refresh_token": tokens["refresh_token"]})
+
+    assert asks(tokens["access_token"]).status == 200
+    types(exchange_stack, "retire-signing-key")
+    eventually(lambda: asks(tokens["access_token"]).status == 401, "the token is refused", REVOKED_WITHIN_S)
+    renewed: list[Answer] = []
+
+    def renew() -> bool:
+        renewed.append(refreshes())
+        return renewed[-1].status == 200
+
+    eventually(renew, "another key signs", 20.0)
+    # By then the edge knows it.
+    assert asks(renewed[-1].json()["access_token"]).status == 200

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 # A token is renewed when less than this part of its life is left.
 RENEW_BELOW = 0.5
 CALL_TIMEOUT_S = 10.0
-# What the exchange says of a token that has had its time: with a new one the same call may pass.
-STALE_REASONS = frozenset({"TOKEN_EXPIRED", "CREDENTIAL_REVOKED"})
+# What the exchange says of a token that has had its time, or whose signing key has (TOKEN_REFUSED): with a new one the same
+# call may pass.
+STALE_REASONS = frozenset({"TOKEN_EXPIRED", "CREDENTIAL_REVOKED", "TOKEN_REFUSED"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,11 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A person, as it sees itself; `locked_until_time` is None while it is not locked, or locked without an end."""
+    """A person, as it sees itself.
+
+    `locked_until_time` is None while it is not locked, and in the year 9999 where the lock lasts until somebody unlocks; then
+    `locked_until_unlocked` is true.
+    """
 
     user_id: str
     email: str
@@ -21,6 +25,16 @@ class User:
     created_time: datetime | None
     locked_until_time: datetime | None
     recovery_codes_left: int
+    locked_until_unlocked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RetiredSigningKeys:
+    """Signing keys that are void now, and the one that signs, from `signs_from_time` on."""
+
+    retired_key_ids: tuple[str, ...]
+    key_id: str
+    signs_from_time: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,6 +118,15 @@ class UserAdmin:
         request = wire.RotateSigningKeyRequest(reason=reason)
         return str((await self._caller.call(self._admin.RotateSigningKey, request, repeatable=False)).key_id)
 
+    async def retire_signing_key(self, key_id: str = "", *, reason: str) -> identity.RetiredSigningKeys:
+        """Void a stolen key for access tokens, or all there are: what it signed is refused within a second.
+
+        Sent once: without an id a repeat would void the key that takes its place.
+        """
+        request = wire.RetireSigningKeyRequest(key_id=key_id, reason=reason)
+        answer = await self._caller.call(self._admin.RetireSigningKey, request, repeatable=bool(key_id))
+        return from_wire(identity.RetiredSigningKeys, answer)
+
     async def allow_certificate(
         self, subject_uri: str, account: str, scopes: Iterable[str], *, reason: str = ""
     ) -> identity.Certificate:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from exchange.auth import revocations, users
+from exchange.auth.standing import Standing
 from exchange.auth.store import Row, Store
 from exchange.auth.tokens import USER_SCOPES
 from exchange.runtime.errors import ErrorReason, ServiceError, reject
@@ -47,11 +48,11 @@ class Certificates:
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    async def allow(self, subject_uri: str, account: str, scopes: tuple[str, ...]) -> Certificate:
+    async def allow(self, subject_uri: str, account: str, scopes: tuple[str, ...], *, by: Standing) -> Certificate:
         """Allow a certificate, or find it allowed in the same way already.
 
         Raises ServiceError: INVALID_FIELD and FIELD_REQUIRED; USER_NOT_FOUND or SUB_ACCOUNT_NOT_FOUND for an account that is
-        nobody's; ALREADY_EXISTS where it is allowed in another way: remove it first, which ends what runs in its name.
+        nobody's; PERMISSION_DENIED for one of a user who stands higher than `by`; ALREADY_EXISTS where it is allowed in another way: remove it first, which ends what runs in its name.
         """
         if not is_subject(subject_uri):
             reject(ErrorReason.INVALID_FIELD, field="subject_uri", value=subject_uri)
@@ -65,7 +66,8 @@ class Certificates:
             if user_id is None:
                 if "." in account:
                     raise ServiceError(ErrorReason.SUB_ACCOUNT_NOT_FOUND)
-                user_id = (await users.by_id(connection, users.user_number(account))).user_id
+                user_id = users.user_number(account)
+            by.check(await users.by_id(connection, user_id))
             await connection.execute(
                 "INSERT INTO certificates (subject_uri, user_id, account, scopes) VALUES ($1, $2, $3, $4) "
                 "ON CONFLICT DO NOTHING",
@@ -98,8 +100,8 @@ class Certificates:
             )
         return [Certificate.of(row) for row in rows]
 
-    async def remove(self, subject_uri: str, reason: str) -> None:
-        """Refuse it again. Raises ServiceError CERTIFICATE_NOT_FOUND.
+    async def remove(self, subject_uri: str, reason: str, *, by: Standing) -> None:
+        """Refuse it again. Raises ServiceError CERTIFICATE_NOT_FOUND; PERMISSION_DENIED where its user stands higher than `by`.
 
         A certificate has no generation of its own, and its name may be allowed again: so all tokens of its user become void.
         Log-ins and keys get new ones by themselves.
@@ -108,7 +110,7 @@ class Certificates:
             user_id = await connection.fetchval("SELECT user_id FROM certificates WHERE subject_uri = $1", subject_uri)
             if user_id is None:
                 raise ServiceError(ErrorReason.CERTIFICATE_NOT_FOUND)
-            await users.by_id(connection, user_id, lock=True)
+            by.check(await users.by_id(connection, user_id, lock=True))
             tag = await connection.execute("DELETE FROM certificates WHERE subject_uri = $1", subject_uri)
             if tag == "DELETE 0":
                 raise ServiceError(ErrorReason.CERTIFICATE_NOT_FOUND)

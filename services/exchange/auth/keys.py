@@ -14,6 +14,7 @@ from exchange.auth.encryption import Box
 from exchange.auth.instants import unix_seconds
 from exchange.auth.key_requests import KeyRequest, Network, check, request_hash
 from exchange.auth.signatures import HMAC_SHA256, SECRET_BYTES
+from exchange.auth.standing import Standing
 from exchange.auth.store import Connection, Row, Store
 from exchange.auth.sub_accounts import check_account
 from exchange.auth.tokens import Grant, scopes_of
@@ -170,13 +171,21 @@ class ApiKeys:
         return [ApiKey.of(row) for row in rows]
 
     async def revoke(
-        self, api_key: str, *, reason: str, cancel_orders: bool = False, user_id: int | None = None
+        self,
+        api_key: str,
+        *,
+        reason: str,
+        cancel_orders: bool = False,
+        user_id: int | None = None,
+        by: Standing | None = None,
     ) -> ApiKey:
-        """Revoke a key for good, of this user only where one is named, and return it as it is then.
+        """Revoke a key for good and return it as it is then: of the user that is named, or of anybody who stands no higher
+        than `by`.
 
         Its open orders are cancelled where the key says so or `cancel_orders` does; the latter also for a key that is
-        revoked already. Raises ServiceError API_KEY_NOT_FOUND.
+        revoked already. Raises ServiceError API_KEY_NOT_FOUND, PERMISSION_DENIED.
         """
+        assert (user_id is None) != (by is None), "it is its user who asks, or the staff"
         reason = reason[:MAX_REASON]
         async with self._store.transaction() as connection:
             row = await connection.fetchrow(
@@ -186,6 +195,8 @@ class ApiKeys:
             if row is None or (user_id is not None and row["user_id"] != user_id):
                 raise ServiceError(ErrorReason.API_KEY_NOT_FOUND)
             key = ApiKey.of(row)
+            if by is not None:
+                by.check(await users.by_id(connection, key.user_id))
             if key.revoked_at is None:
                 cancel = cancel_orders or key.cancel_orders_on_revoke
                 key = await _mark_revoked(connection, api_key, reason)

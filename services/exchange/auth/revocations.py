@@ -14,6 +14,7 @@ from exchange.auth.store import Connection
 USER: Final = "user"
 SESSION: Final = "session"
 API_KEY: Final = "api_key"
+SIGNING_KEY: Final = "signing_key"
 
 
 async def revoke(
@@ -21,13 +22,15 @@ async def revoke(
     kind: str,
     subject: str,
     *,
-    user_id: int,
+    user_id: int | None = None,
     generation: int = 0,
     accounts: Sequence[str] = (),
     cancel_orders: bool = False,
     reason: str = "",
 ) -> int:
     """Void a user's tokens below `generation`, or those of a session or key for good; return the row's sequence.
+
+    `user_id` is None where it is of no user: a key that signs tokens.
 
     With `cancel_orders` the engine cancels the open orders of `accounts`; for a key only those that it placed.
     """
@@ -36,12 +39,20 @@ async def revoke(
         kind,
         subject,
         generation,
-        str(user_id),
+        "" if user_id is None else str(user_id),
         list(accounts),
         cancel_orders,
         reason,
     )
     return sequence
+
+
+async def is_revoked(connection: Connection, kind: str, subject: str) -> bool:
+    """Whether it is void for good already."""
+    found: bool = await connection.fetchval(
+        "SELECT EXISTS (SELECT FROM auth_revocations WHERE kind = $1 AND subject = $2)", kind, subject
+    )
+    return found
 
 
 async def void_tokens(

@@ -2,6 +2,9 @@
 
 A key's life: it is published, and only `PUBLISH_AHEAD_S` later it signs, when every verifier has read it. From then on the
 key before it signs no more, but stays published until its last token has expired. Private keys are stored encrypted.
+
+A key that was stolen is retired: it is gone at once, and a revocation tells every server. The one that takes its place signs
+`REPLACE_AHEAD_S` later, for the edge must know it; until then nothing is signed.
 """
 
 from __future__ import annotations
@@ -18,17 +21,21 @@ import structlog
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from exchange.auth import revocations
 from exchange.auth.encryption import DecryptionError, Keyring
 from exchange.auth.instants import utc
 from exchange.auth.metrics import AuthMetrics
 from exchange.auth.store import Connection, Row, Store
 from exchange.runtime.clock import Clock
-from exchange.runtime.errors import ErrorReason, ServiceError
+from exchange.runtime.errors import ErrorReason, ServiceError, reject
 
 # Envoy keeps a key set for five minutes at most, our servers for seconds.
 PUBLISH_AHEAD_S: Final = 600
-# How often an instance looks for keys that another one made. Well below PUBLISH_AHEAD_S.
-REFRESH_S: Final = 10.0
+# How often an instance looks for keys that another one made or retired. With the time for which the edge keeps a set
+# (`stack.edge.plan.Identity.keys_age_s`) and that of fetching it this stays below REPLACE_AHEAD_S.
+REFRESH_S: Final = 2.0
+REPLACE_AHEAD_S: Final = 5
+MAX_KEY_ID: Final = 128
 # A retired key is published for the life of a token and this; then it may go.
 VERIFY_SLACK_S: Final = 300
 _PURPOSE: Final = "signing-key"
@@ -83,12 +90,15 @@ class SigningKeys:
         if self._clock.monotonic() - self._read_at > PUBLISH_AHEAD_S:
             raise ServiceError(ErrorReason.AUTH_UNAVAILABLE)
         now = utc(self._clock)
-        signing = [key for key in self._keys.values() if key.signs_from <= now]
-        newest = max(signing, key=lambda key: key.signs_from, default=None)
+        newest = self._signing(now)
         if newest is None:
             raise ServiceError(ErrorReason.AUTH_UNAVAILABLE)
         self._metrics.signing_key_seconds.set((now - newest.signs_from).total_seconds())
         return newest.key_id, newest.private_key
+
+    def is_known(self, key_id: str) -> bool:
+        """Whether what this key signed may still be good: it was not retired."""
+        return key_id in self._keys
 
     def key_set(self) -> bytes:
         """The JSON Web Key Set (RFC 7517) of all keys whose tokens may be alive, and of those that sign next."""
@@ -137,6 +147,50 @@ class SigningKeys:
                 return key_id
             return newest.key_id
 
+    async def retire(self, key_id: str, reason: str) -> tuple[list[str], SigningKey]:
+        """Void a stolen key, or with "" all there are; return the ids of those that are void by this, and the key that signs.
+
+        A key that waits to sign goes too, where the one that signs does: it lay beside it. Raises ServiceError INVALID_FIELD
+        for a key that nobody knows, AUTH_UNAVAILABLE.
+        """
+        async with self._store.transaction() as connection:
+            await self._lock(connection)
+            await self._load(connection)
+            now = utc(self._clock)
+            signing = self._signing(now)
+            retired = [key for key in self._keys.values() if not key_id or key.key_id == key_id]
+            if not retired and not await revocations.is_revoked(connection, revocations.SIGNING_KEY, key_id):
+                reject(ErrorReason.INVALID_FIELD, field="key_id", value=key_id)
+            if signing is None or signing in retired:
+                retired += [key for key in self._keys.values() if key.signs_from > now and key not in retired]
+            ids = [key.key_id for key in retired]
+            await connection.execute("DELETE FROM auth_signing_keys WHERE key_id = ANY($1)", ids)
+            if signing is None or signing in retired:
+                await self._make(connection, now + timedelta(seconds=REPLACE_AHEAD_S))
+            elif any(key.signs_from > now for key in retired):
+                # Nobody takes over from it now.
+                await connection.execute(
+                    "UPDATE auth_signing_keys SET retired_at = NULL WHERE key_id = $1", signing.key_id
+                )
+            # Last, in the order of Store.
+            for each in ids:
+                await revocations.revoke(connection, revocations.SIGNING_KEY, each, reason=reason)
+        # Not before the commit: what is read before may be taken back.
+        async with self._store.connection() as connection:
+            await self._load(connection)
+        signs = self._signing(utc(self._clock)) or self._newest()
+        assert signs is not None, "one was made"
+        return ids, signs
+
+    def _signing(self, now: datetime) -> SigningKey | None:
+        """The newest that signs already."""
+        signing = [
+            key
+            for key in self._keys.values()
+            if key.signs_from <= now and (key.retired_at is None or key.retired_at > now)
+        ]
+        return max(signing, key=lambda key: key.signs_from, default=None)
+
     def _newest(self) -> SigningKey | None:
         return max(self._keys.values(), key=lambda key: key.signs_from, default=None)
 
@@ -177,7 +231,7 @@ class SigningKeys:
         assert isinstance(key, ec.EllipticCurvePrivateKey)
         return key
 
-    async def _make(self, connection: Connection) -> str:
+    async def _make(self, connection: Connection, signs_from: datetime | None = None) -> str:
         """Publish a new key. The first one of all signs at once: there is none to bridge the time."""
         now = utc(self._clock)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -186,7 +240,8 @@ class SigningKeys:
         plain = key.private_bytes(
             serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )
-        signs_from = now + timedelta(seconds=PUBLISH_AHEAD_S if self._keys else 0)
+        if signs_from is None:
+            signs_from = now + timedelta(seconds=PUBLISH_AHEAD_S if self._keys else 0)
         await connection.execute(
             "UPDATE auth_signing_keys SET retired_at = $1 WHERE retired_at IS NULL OR retired_at > $1", signs_from
         )

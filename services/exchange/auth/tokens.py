@@ -48,10 +48,11 @@ class Grant:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A signed token, and when it expires, in seconds since 1970."""
+    """A signed token, when it expires, in seconds since 1970, and the key that signed it."""
 
     text: str
     expires_at: int
+    key_id: str
 
 
 class Signer(Protocol):
@@ -59,6 +60,10 @@ class Signer(Protocol):
 
     def signing_key(self) -> tuple[str, EllipticCurvePrivateKey]:
         """Its id and its private half. Raises ServiceError AUTH_UNAVAILABLE while there is none."""
+        ...
+
+    def is_known(self, key_id: str) -> bool:
+        """Whether what this key signed may still be good."""
         ...
 
 
@@ -70,6 +75,10 @@ class TokenMaker:
         self._clock = clock
         self._metrics = metrics
         self._lifetime_s = lifetime_s
+
+    def is_good(self, token: AccessToken) -> bool:
+        """Whether the key that signed it was not retired since."""
+        return self._signer.is_known(token.key_id)
 
     def make(self, grant: Grant) -> AccessToken:
         """Sign what is granted. It expires with what it stands for, if that is sooner."""
@@ -102,7 +111,7 @@ class TokenMaker:
         key_id, key = self._signer.signing_key()
         text = jwt.encode(claims, key, ALGORITHM, headers={"kid": key_id, "typ": TOKEN_TYPE})
         self._metrics.tokens.labels(kind).inc()
-        return AccessToken(text, expires_at)
+        return AccessToken(text, expires_at, key_id)
 
 
 def scopes_of(user: User) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from exchange.auth import revocations, users
 from exchange.auth.instants import utc
 from exchange.auth.keys import ApiKeys
 from exchange.auth.sessions import Sessions
+from exchange.auth.standing import Standing
 from exchange.auth.store import Connection, Store
 from exchange.auth.throttle import LoginThrottle
 from exchange.auth.users import ADMIN, LOCK_ALL, User
@@ -38,7 +39,10 @@ class LockedUser:
 
 
 class UserAdmin:
-    """Every method raises ServiceError AUTH_UNAVAILABLE without the database, and USER_NOT_FOUND for an unknown id."""
+    """Every method raises ServiceError AUTH_UNAVAILABLE without the database, and USER_NOT_FOUND for an unknown id.
+
+    What changes something takes `by`, the standing of who asks, and raises PERMISSION_DENIED for a user who stands higher.
+    """
 
     def __init__(self, store: Store, sessions: Sessions, keys: ApiKeys, throttle: LoginThrottle, clock: Clock) -> None:
         self._store = store
@@ -87,7 +91,13 @@ class UserAdmin:
         return [LockedUser(user, count) for user, count in zip(found, counts, strict=True)]
 
     async def lock(
-        self, user_id: int, reason: str, *, duration: timedelta | None = None, cancel_orders: bool = False
+        self,
+        user_id: int,
+        reason: str,
+        *,
+        by: Standing,
+        duration: timedelta | None = None,
+        cancel_orders: bool = False,
     ) -> UserDetails:
         """Lock a user altogether: its sessions end, its tokens are void and its keys refused until the lock is over.
 
@@ -96,6 +106,7 @@ class UserAdmin:
         now = utc(self._clock)
         async with self._store.transaction() as connection:
             user = await users.by_id(connection, user_id, lock=True)
+            by.check(user)
             await connection.execute(
                 "UPDATE users SET locked_at = $2, locked_until = $3, lock_reason = $4, lock_scope = $5 WHERE user_id = $1",
                 user_id,
@@ -109,10 +120,11 @@ class UserAdmin:
             await revocations.void_tokens(connection, user_id, reason, accounts=accounts, cancel_orders=cancel_orders)
             return await _detailed(connection, await users.by_id(connection, user_id))
 
-    async def unlock(self, user_id: int) -> UserDetails:
+    async def unlock(self, user_id: int, *, by: Standing) -> UserDetails:
         """Lift any lock and forgive the failed attempts; one that is not locked is no error."""
         async with self._store.transaction() as connection:
             user = await users.by_id(connection, user_id, lock=True)
+            by.check(user)
             await connection.execute(
                 "UPDATE users SET locked_at = NULL, locked_until = NULL, lock_reason = NULL, lock_scope = NULL "
                 "WHERE user_id = $1",
@@ -124,10 +136,10 @@ class UserAdmin:
         await self._throttle.opened(name_hash)
         return unlocked
 
-    async def log_out(self, user_id: int, reason: str, *, revoke_api_keys: bool) -> tuple[int, int]:
+    async def log_out(self, user_id: int, reason: str, *, by: Standing, revoke_api_keys: bool) -> tuple[int, int]:
         """End all sessions, and revoke the keys if asked for; return how many of each."""
         async with self._store.transaction() as connection:
-            await users.by_id(connection, user_id, lock=True)
+            by.check(await users.by_id(connection, user_id, lock=True))
             # All rows before the first revocation, in the order of Store.
             await connection.execute(
                 "SELECT FROM user_sessions WHERE user_id = $1 AND ended_at IS NULL FOR UPDATE", user_id
@@ -140,7 +152,7 @@ class UserAdmin:
             keys = await self._keys.revoke_all(connection, user_id, reason) if revoke_api_keys else 0
             return sessions, keys
 
-    async def set_roles(self, user_id: int, roles: Sequence[str], reason: str) -> UserDetails:
+    async def set_roles(self, user_id: int, roles: Sequence[str], reason: str, *, by: Standing) -> UserDetails:
         """Give these roles and no other. Raises ServiceError INVALID_FIELD where nobody would be an administrator then."""
         async with self._store.transaction() as connection:
             # Held in one order by all who change roles: two administrators cannot remove each other at the same time.
@@ -148,6 +160,7 @@ class UserAdmin:
                 "SELECT user_id FROM users WHERE $1 = ANY(roles) ORDER BY user_id FOR UPDATE", ADMIN
             )
             user = await users.by_id(connection, user_id, lock=True)
+            by.check(user)
             if ADMIN not in roles and [row["user_id"] for row in admins] == [user_id]:
                 raise ServiceError(ErrorReason.INVALID_FIELD, LAST_ADMIN, metadata={"field": "roles"})
             if set(roles) != set(user.roles):
@@ -155,10 +168,11 @@ class UserAdmin:
                 await revocations.void_tokens(connection, user_id, reason)
             return await _detailed(connection, await users.by_id(connection, user_id))
 
-    async def set_tier(self, user_id: int, tier: str, reason: str) -> UserDetails:
+    async def set_tier(self, user_id: int, tier: str, reason: str, *, by: Standing) -> UserDetails:
         """Give the limits of a tier."""
         async with self._store.transaction() as connection:
             user = await users.by_id(connection, user_id, lock=True)
+            by.check(user)
             if tier != user.tier:
                 await connection.execute("UPDATE users SET tier = $2 WHERE user_id = $1", user_id, tier)
                 await revocations.void_tokens(connection, user_id, reason)

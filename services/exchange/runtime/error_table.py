@@ -126,7 +126,7 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("ACCOUNT_LOCKED", _DENIED, "the account is locked"),
     ReasonRow("TOO_MANY_ATTEMPTS", _EXHAUSTED, "too many attempts: wait", retry_after_seconds=1.0),
     # The state of the exchange forbids it.
-    ReasonRow("INSUFFICIENT_FUNDS", _PRECONDITION, "the account has less available than the order needs", ("asset",)),
+    ReasonRow("INSUFFICIENT_FUNDS", _PRECONDITION, "the account has less available than this needs", ("asset",)),
     ReasonRow("ORDER_NOT_FOUND", _NOT_FOUND, "the account has no such order, or it ended too long ago to be kept"),
     ReasonRow("ORDER_CLOSED", _PRECONDITION, "the order is filled or cancelled already"),
     ReasonRow("DUPLICATE_ID", _EXISTS, "the id was used before with another body"),
@@ -163,6 +163,11 @@ ROWS: Final[tuple[ReasonRow, ...]] = (
     ReasonRow("RULES_NOT_SUPPORTED", _PRECONDITION, "not every replica supports these rules"),
     ReasonRow("SESSION_NOT_FOUND", _NOT_FOUND, "the session was never opened, is closed, or expired"),
     ReasonRow("TOO_MANY_OBJECTS", _EXHAUSTED, "as many markets, assets or accounts exist as the engine may hold"),
+    ReasonRow(
+        "COMMAND_NUMBER_USED",
+        _PRECONDITION,
+        "this command was refused before and later ones were applied: send it with a new number",
+    ),
     # The service cannot answer now, or not from there.
     ReasonRow(
         "JOURNAL_UNAVAILABLE",

@@ -46,7 +46,8 @@ class Principal:
 
     With a token, `user` is its user's id, exactly one of `session`, `api_key` and `certificate` is what the token stands
     for, `generation` the user's when it was made, and `ends_at` (seconds since 1970 UTC, 0: never) when session or key is
-    over, which is when a stream that it opened ends. The two limits are a key's own; 0: those of the tier.
+    over, which is when a stream that it opened ends. `signing_key` is the id of the key that signed the token. The two limits
+    are a key's own; 0: those of the tier.
     """
 
     account: str
@@ -57,6 +58,7 @@ class Principal:
     session: str = ""
     api_key: str = ""
     certificate: str = ""
+    signing_key: str = ""
     generation: int = 0
     ends_at: int = 0
     tier: str = "development"

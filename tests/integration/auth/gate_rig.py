@@ -59,8 +59,13 @@ class OneKey:
     def __init__(self) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
 
+        self.key_id = "test"
+
     def signing_key(self) -> tuple[str, ec.EllipticCurvePrivateKey]:
-        return "test", self._key
+        return self.key_id, self._key
+
+    def is_known(self, key_id: str) -> bool:
+        return key_id == self.key_id
 
 
 class MovedClock(SystemClock):
@@ -135,6 +140,7 @@ class GateRig:
     revocations: Revocations
     following: asyncio.Task[None]
     http: aiohttp.ClientSession
+    signs: OneKey
 
     async def ask(
         self,
@@ -263,10 +269,11 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     identity = IdentityStore(database.auth_url, application_name="identity test")
     revocations = Revocations(identity, clock)
     await revocations.poll()
+    signs = OneKey()
     gate = RunningGate(
         store=store,
         keys=keys,
-        tokens=TokenMaker(OneKey(), clock, metrics, 300),
+        tokens=TokenMaker(signs, clock, metrics, 300),
         revocations=revocations,
         security=recorded,
         trail=recorded,
@@ -279,7 +286,7 @@ async def running_gate(database: Database, *, clock: MovedClock | None = None) -
     await gate.start()
     async with aiohttp.ClientSession(auto_decompress=False) as http:
         try:
-            yield GateRig(database, gate, store, keys, clock, recorded, registry, revocations, following, http)
+            yield GateRig(database, gate, store, keys, clock, recorded, registry, revocations, following, http, signs)
         finally:
             following.cancel()
             await asyncio.gather(following, return_exceptions=True)

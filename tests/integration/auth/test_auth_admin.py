@@ -14,8 +14,11 @@ from exchange.auth.contract import Caller
 from exchange.auth.key_requests import KeyRequest
 from exchange.auth.service import positions
 from exchange.auth.service.auth_admin import AuthAdminService
+from exchange.auth.standing import Standing
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.runtime.errors import ServiceError
+from exchange.runtime.principal import Principal
+from exchange.runtime.request import RequestContext, set_request_context
 from pincex.auth.v1 import auth_admin_service_pb2 as pb
 from pincex.common.v1 import access_pb2
 from tests.integration.auth.rig import HERE, PASSWORD, Rig, running_rig
@@ -32,6 +35,19 @@ NEW_ROLE: Any = 99
 HOUR = duration_pb2.Duration(seconds=3_600)
 CONTEXT: Any = None
 """Of no use to these methods: the guard has looked at it."""
+KEY = KeyRequest(
+    label="bot",
+    algorithm="HMAC_SHA256",
+    scopes=("read",),
+    allowed_addresses=(),
+    account="",
+    cancel_orders_on_revoke=False,
+    max_orders_per_second=0,
+    max_open_orders=0,
+    expires_at=None,
+    public_key=b"",
+    request_id="1",
+)
 
 
 def service_of(rig: Rig) -> AuthAdminService:
@@ -103,9 +119,11 @@ async def test_a_lock_without_duration_stays_and_one_with_it_passes(
     user = str(alice.user_id)
     lasting = await service.LockAccount(pb.LockAccountRequest(user_id=user, reason="for good"), CONTEXT)
     assert lasting.locked_until_time.ToDatetime(UTC).year == 9999
+    assert lasting.locked_until_unlocked
     rig.let_pass(10 * 365 * 86_400)
     assert await refused(rig.log_in(ALICE)) == "ACCOUNT_LOCKED"
-    await service.LockAccount(pb.LockAccountRequest(user_id=user, reason="an hour", duration=HOUR), CONTEXT)
+    hour = pb.LockAccountRequest(user_id=user, reason="an hour", duration=HOUR)
+    assert not (await service.LockAccount(hour, CONTEXT)).locked_until_unlocked
     rig.let_pass(3_601)
     assert not (await service.GetUserByAdmin(pb.GetUserByAdminRequest(user_id=user), CONTEXT)).HasField(
         "locked_until_time"
@@ -217,20 +235,7 @@ async def test_a_forced_log_out_ends_sessions_and_where_asked_for_keys(
     rig: Rig, service: AuthAdminService, alice: User
 ) -> None:
     first, second = await rig.log_in(ALICE), await rig.log_in(ALICE)
-    request = KeyRequest(
-        label="bot",
-        algorithm="HMAC_SHA256",
-        scopes=("read",),
-        allowed_addresses=(),
-        account="",
-        cancel_orders_on_revoke=False,
-        max_orders_per_second=0,
-        max_open_orders=0,
-        expires_at=None,
-        public_key=b"",
-        request_id="1",
-    )
-    key, _ = await rig.keys.create(alice.user_id, request, granted=frozenset({"read", "manage"}), now=datetime.now(UTC))
+    key, _ = await rig.keys.create(alice.user_id, KEY, granted=frozenset({"read", "manage"}), now=datetime.now(UTC))
     out = await service.LogOutUser(pb.LogOutUserRequest(user_id=str(alice.user_id), reason="suspicious"), CONTEXT)
     assert (out.ended_sessions, out.revoked_api_keys) == (2, 0)
     assert (await rig.keys.get(key.api_key)).revoked_at is None
@@ -246,6 +251,7 @@ async def test_new_roles_void_the_tokens_and_the_same_roles_do_not(
     rig: Rig, service: AuthAdminService, alice: User
 ) -> None:
     user = str(alice.user_id)
+    act_as("admin")
     request = pb.SetUserRolesRequest(
         user_id=user, roles=[access_pb2.SUPPORT, access_pb2.TRADER, access_pb2.SUPPORT], reason="hired"
     )
@@ -268,7 +274,59 @@ async def test_a_tier_is_one_of_four_and_counts_from_the_next_token(
     assert query(rig, REVOKED) == [("user", user, 2, user, [], False, "contract 7")]
 
 
+STANDING = [{"trader", "market_maker"}, {"support", "auditor"}, {"operator"}, {"admin"}]
+"""Roles, the least rights first."""
+
+
+@pytest.mark.parametrize("above", [False, True])
+async def test_nobody_changes_anything_of_a_user_who_has_more_rights(
+    rig: Rig, service: AuthAdminService, alice: User, *, above: bool
+) -> None:
+    key, _ = await rig.keys.create(alice.user_id, KEY, granted=frozenset({"read", "manage"}), now=datetime.now(UTC))
+    user = str(alice.user_id)
+    subject = "spiffe://pincex/client/alice"
+    allow = pb.AllowCertificateRequest(subject_uri=subject, account=user, scopes=[access_pb2.Access.READ])
+    await rig.parts.certificates.allow(subject, user, ("read",), by=Standing.ADMIN)
+    calls: list[tuple[Any, Any]] = [
+        (service.LockAccount, pb.LockAccountRequest(user_id=user, reason="a test")),
+        (service.UnlockAccount, pb.UnlockAccountRequest(user_id=user)),
+        (service.LogOutUser, pb.LogOutUserRequest(user_id=user, revoke_api_keys=True)),
+        (service.SetUserTier, pb.SetUserTierRequest(user_id=user, tier="institution", reason="a test")),
+        (service.RevokeAnyApiKey, pb.RevokeAnyApiKeyRequest(api_key=key.api_key)),
+        (service.AllowCertificate, allow),
+        (service.RemoveCertificate, pb.RemoveCertificateRequest(subject_uri=subject)),
+    ]
+    for rank, roles in enumerate(STANDING):
+        for role in roles:
+            query_roles = sorted({"trader", role})
+            with psycopg.connect(rig.database.admin_url, autocommit=True) as connection:
+                connection.execute("UPDATE users SET roles = %s WHERE user_id = %s", (query_roles, alice.user_id))
+            if above:
+                # Whoever stands as high may, and so may a service of the exchange.
+                for actor in sorted(set[str]().union(*STANDING[rank:])):
+                    act_as(actor)
+                    await service.UnlockAccount(pb.UnlockAccountRequest(user_id=user), CONTEXT)
+                act_as("operator", source="service")
+                await service.UnlockAccount(pb.UnlockAccountRequest(user_id=user), CONTEXT)
+                continue
+            for actor in sorted(set[str]().union(*STANDING[:rank])):
+                act_as(actor)
+                for method, request in calls:
+                    assert await refused(method(request, CONTEXT)) == "PERMISSION_DENIED", (actor, role, method)
+    if not above:
+        assert query(rig, REVOKED) == []
+        assert (await rig.user(ALICE)).locked_at is None
+        assert (await rig.user(ALICE)).tier == alice.tier
+
+
+def act_as(*roles: str, source: str = "token") -> None:
+    """Whoever calls from now on has these roles."""
+    principal = Principal("1", frozenset(roles), source)
+    set_request_context(RequestContext(request_id="", principal=principal, deadline=None, method="", peer=""))
+
+
 async def test_the_last_administrator_stays_one_however_many_ask_at_once(rig: Rig, database: Database) -> None:
+    act_as("admin")
     admins = [await rig.add_user(f"admin-{number}@example.com", roles=("admin",)) for number in range(3)]
     async with running_rig(database) as other:
         done = await asyncio.gather(

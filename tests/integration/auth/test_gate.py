@@ -17,6 +17,7 @@ import pytest_asyncio
 from exchange.auth import revocations
 from exchange.auth.certificates import Certificates
 from exchange.auth.signatures import ED25519, HMAC_SHA256
+from exchange.auth.standing import Standing
 from pincex_client.signing import CONTENT_SHA256, HmacSigner
 from tests.integration.auth.gate_rig import ORDERS, WINDOW_MS, GateRig, running_gate
 from tests.integration.auth.rig import HERE
@@ -205,12 +206,20 @@ async def test_a_revoked_key_is_dead_within_a_second_everywhere(database: Databa
         key, signer = await first.make_key(user_id)
         for gate in (first, second):
             assert (await gate.signed(signer)).status == 200
-        await first.keys.revoke(key.api_key, reason="stolen")
+        await first.keys.revoke(key.api_key, reason="stolen", by=Standing.STAFF)
         refused = await asyncio.gather(*(gate.until_refused(signer, within_s=1.0) for gate in (first, second)))
         assert {answer.reason for answer in refused} == {"CREDENTIAL_REVOKED"}
         # Who cannot sign learns nothing of it.
         wrong = HmacSigner(key.api_key, secrets.token_bytes(32))
         assert (await first.signed(wrong)).reason == "SIGNATURE_REFUSED"
+
+
+async def test_the_tokens_of_a_retired_signing_key_are_given_out_no_more(own_gate: GateRig, user_id: int) -> None:
+    _, signer = await own_gate.make_key(user_id)
+    first = (await own_gate.signed(signer)).headers["authorization"]
+    assert (await own_gate.signed(signer)).headers["authorization"] == first
+    own_gate.signs.key_id = "its successor"
+    assert (await own_gate.signed(signer)).headers["authorization"] != first
 
 
 async def test_what_was_found_is_not_believed_while_revocations_are_not_followed(
@@ -219,7 +228,7 @@ async def test_what_was_found_is_not_believed_while_revocations_are_not_followed
     key, signer = await own_gate.make_key(user_id)
     assert (await own_gate.signed(signer)).status == 200
     own_gate.following.cancel()
-    await own_gate.keys.revoke(key.api_key, reason="stolen")
+    await own_gate.keys.revoke(key.api_key, reason="stolen", by=Standing.STAFF)
     assert (await own_gate.until_refused(signer, within_s=1.0)).reason == "CREDENTIAL_REVOKED"
 
 
@@ -392,11 +401,11 @@ def shown(uri: str) -> dict[str, str]:
 
 async def test_an_allowed_certificate_gets_the_token_of_its_account(gate: GateRig, user_id: int, subject: str) -> None:
     certificates = Certificates(gate.store)
-    await certificates.allow(subject, str(user_id), ("read", "trade"))
+    await certificates.allow(subject, str(user_id), ("read", "trade"), by=Standing.OPERATOR)
     for grpc in (False, True):
         claims = (await gate.ask(shown(subject), "POST", PLACE, grpc=grpc)).token
         assert (claims["crt"], claims["acc"], claims["scp"]) == (subject, str(user_id), ["read", "trade"])
-    await certificates.remove(subject, "left")
+    await certificates.remove(subject, "left", by=Standing.OPERATOR)
     deadline = gate.clock.monotonic() + 1.0
     while (answer := await gate.ask(shown(subject))).status == 200:
         assert gate.clock.monotonic() < deadline
@@ -417,13 +426,13 @@ async def test_an_allowed_certificate_gets_the_token_of_its_account(gate: GateRi
 async def test_a_certificate_without_one_allowed_name_is_refused(
     gate: GateRig, user_id: int, subject: str, forwarded: str
 ) -> None:
-    await Certificates(gate.store).allow(subject, str(user_id), ("read",))
+    await Certificates(gate.store).allow(subject, str(user_id), ("read",), by=Standing.OPERATOR)
     answer = await gate.ask({"x-forwarded-client-cert": forwarded.format(subject=subject)})
     assert (answer.status, answer.reason) == (401, "UNAUTHENTICATED")
 
 
 async def test_a_certificate_of_a_locked_user_is_refused(gate: GateRig, user_id: int, subject: str) -> None:
-    await Certificates(gate.store).allow(subject, str(user_id), ("read",))
+    await Certificates(gate.store).allow(subject, str(user_id), ("read",), by=Standing.OPERATOR)
     async with gate.store.connection() as connection:
         await connection.execute("UPDATE users SET locked_at = now(), lock_scope = 'all' WHERE user_id = $1", user_id)
     assert (await gate.ask(shown(subject))).reason == "ACCOUNT_LOCKED"

@@ -14,6 +14,7 @@ from exchange.auth import market_maker_key
 from exchange.auth.bootstrap import PasswordNotLeft, leave_secret
 from exchange.auth.market_maker_key import EMAIL, KEY_FILE, make_market_maker
 from exchange.auth.signatures import SECRET_BYTES
+from exchange.auth.standing import Standing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ async def test_instances_that_start_at_once_make_one_key_between_them(rig: Rig, 
 async def test_a_revoked_key_is_replaced_at_the_next_start(rig: Rig, tmp_path: Path) -> None:
     await make(rig, tmp_path)
     first = key_in(tmp_path)
-    await rig.parts.keys.revoke(first, reason="leaked")
+    await rig.parts.keys.revoke(first, reason="leaked", by=Standing.STAFF)
     assert await make(rig, tmp_path)
     second = key_in(tmp_path)
     assert second != first

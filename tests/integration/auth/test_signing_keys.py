@@ -13,9 +13,10 @@ import psycopg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from exchange.auth import signing_keys
 from exchange.auth.encryption import Keyring
 from exchange.auth.metrics import AuthMetrics
-from exchange.auth.signing_keys import PUBLISH_AHEAD_S, VERIFY_SLACK_S, SigningKeys, WrongSecret
+from exchange.auth.signing_keys import PUBLISH_AHEAD_S, REPLACE_AHEAD_S, VERIFY_SLACK_S, SigningKeys, WrongSecret
 from exchange.auth.store import Store
 from exchange.auth.tokens import Grant, TokenMaker
 from exchange.auth.users import User
@@ -24,10 +25,12 @@ from exchange.runtime.config import Secret
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.identity import keys as runtime_keys
 from exchange.runtime.identity.verifier import TokenVerifier, UnknownKey
-from tests.integration.auth.auth_app import eventually
+from pincex.auth.v1 import auth_admin_service_pb2, user_service_pb2
+from tests.integration.auth.auth_app import bearer, eventually, refused, running_auth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
     from tests.postgres_fixture import Database
 
@@ -63,6 +66,11 @@ class World:
             row = connection.execute("SELECT count(*) FROM auth_signing_keys").fetchone()
         assert row is not None
         return int(row[0])
+
+    def revoked(self) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.database.admin_url) as connection:
+            query = "SELECT kind, subject, user_id, reason FROM auth_revocations ORDER BY sequence"
+            return connection.execute(query).fetchall()
 
     async def verifies(self, published_by: Instance, token: str) -> bool:
         """Whether a server of the exchange takes the token, knowing just that set."""
@@ -254,6 +262,100 @@ async def test_the_key_set_is_as_envoy_reads_it(world: World) -> None:
         options={"verify_exp": False, "verify_iat": False},
     )
     assert claims["sub"] == "100001"
+
+
+async def test_a_stolen_key_is_gone_at_once_and_another_signs_when_the_edge_can_know_it(world: World) -> None:
+    first, second = world.instance(), world.instance()
+    for each in (first, second):
+        await each.keys.refresh()
+    stolen = token_of(first, world.clock)
+    waiting = await first.keys.rotate()
+    await second.keys.refresh()
+
+    retired, signs = await first.keys.retire(kid(stolen), "on a paste site")
+    # What lay beside it is stolen too.
+    assert sorted(retired) == sorted([kid(stolen), waiting])
+    await second.keys.refresh()
+    for each in (first, second):
+        assert [key["kid"] for key in key_set(each)] == [signs.key_id]
+        assert not await world.verifies(each, stolen)
+        assert not each.keys.is_known(kid(stolen))
+        with pytest.raises(ServiceError) as caught:
+            token_of(each, world.clock)
+        assert caught.value.reason == ErrorReason.AUTH_UNAVAILABLE
+    world.clock.advance(REPLACE_AHEAD_S)
+    for each in (first, second):
+        assert kid(token_of(each, world.clock)) == signs.key_id
+    assert world.revoked() == [("signing_key", each, "", "on a paste site") for each in retired]
+    # A repeat, and what was never there.
+    retired_again, signs_still = await second.keys.retire(kid(stolen), "again")
+    assert (retired_again, signs_still.key_id) == ([], signs.key_id)
+    with pytest.raises(ServiceError) as caught:
+        await second.keys.retire("no such key", "a test")
+    assert (caught.value.reason, caught.value.metadata["field"]) == (ErrorReason.INVALID_FIELD, "key_id")
+    assert world.count() == 1
+
+
+async def test_retiring_a_key_that_signs_no_more_or_not_yet_stops_nobody(world: World) -> None:
+    instance = world.instance()
+    await instance.keys.refresh()
+    first = token_of(instance, world.clock)
+    second = await instance.keys.rotate()
+    world.clock.advance(PUBLISH_AHEAD_S)
+    await instance.keys.retire(kid(first), "a test")
+    assert kid(token_of(instance, world.clock)) == second
+    assert not await world.verifies(instance, first)
+
+    waiting = await instance.keys.rotate()
+    retired, signs = await instance.keys.retire(waiting, "a test")
+    assert (retired, signs.key_id) == ([waiting], second)
+    # Nobody takes over then.
+    world.clock.advance(PUBLISH_AHEAD_S)
+    await instance.keys.refresh()
+    assert kid(token_of(instance, world.clock)) == second
+
+
+async def test_all_keys_are_retired_by_one_call_also_an_old_one_whose_tokens_live(world: World) -> None:
+    instance = world.instance()
+    await instance.keys.refresh()
+    old = token_of(instance, world.clock)
+    await instance.keys.rotate()
+    world.clock.advance(PUBLISH_AHEAD_S)
+    new = token_of(instance, world.clock)
+    retired, signs = await instance.keys.retire("", "all of them")
+    assert sorted(retired) == sorted([kid(old), kid(new)])
+    assert [key["kid"] for key in key_set(instance)] == [signs.key_id]
+
+
+async def test_a_stolen_signing_key_is_refused_within_a_second_and_sessions_go_on(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(signing_keys, "REPLACE_AHEAD_S", 0)
+    async with running_auth(database, tmp_path) as service:
+        tokens = await service.new_session()
+        operator = await service.register()
+        service.rows("UPDATE users SET roles = '{operator}' WHERE email = %s", operator)
+        staff = bearer(await service.log_in(operator))
+        asked = user_service_pb2.GetUserRequest()
+        await service.user.GetUser(asked, metadata=bearer(tokens))
+        wrong = auth_admin_service_pb2.RetireSigningKeyRequest(key_id="none", reason="a test")
+        assert (await refused(service.admin.RetireSigningKey(wrong, metadata=staff))).reason == "INVALID_FIELD"
+        nameless = auth_admin_service_pb2.RetireSigningKeyRequest()
+        assert (await refused(service.admin.RetireSigningKey(nameless, metadata=staff))).reason == "FIELD_REQUIRED"
+        request = auth_admin_service_pb2.RetireSigningKeyRequest(key_id=kid(tokens.access_token), reason="stolen")
+        answer = await service.admin.RetireSigningKey(request, metadata=staff)
+        assert list(answer.retired_key_ids) == [kid(tokens.access_token)]
+        await service.until_revoked(lambda: service.user.GetUser(asked, metadata=bearer(tokens)))
+        await service.until_revoked(lambda: service.user.GetUser(asked, metadata=staff))
+        # The same once the key is known no more.
+        keys = service.app.identity.keys
+        assert keys is not None
+        await keys.refresh()
+        assert keys.get(kid(tokens.access_token)) is None
+        await service.until_revoked(lambda: service.user.GetUser(asked, metadata=bearer(tokens)))
+        fresh = await service.refresh(tokens.refresh_token)
+        assert kid(fresh.access_token) == answer.key_id
+        await service.user.GetUser(asked, metadata=bearer(fresh))
 
 
 async def test_keys_are_refreshed_for_ever_and_an_outage_is_waited_out(

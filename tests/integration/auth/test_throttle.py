@@ -11,6 +11,7 @@ import pyotp
 import pytest
 
 from exchange.auth.contract import Caller
+from exchange.auth.standing import Standing
 from exchange.auth.throttle_policy import ThrottlePolicy
 from exchange.auth.users import LOCK_ALL, LOCK_LOGIN
 from exchange.runtime.clock import ManualClock
@@ -239,7 +240,7 @@ async def test_an_operators_unlock_works_at_once(database: Database, valkey: Val
         await fail_until_locked(rig, ALICE, addresses=2)
         for instance in (rig, other):
             assert (await answer(instance, ALICE, PASSWORD))[0] == "TOO_MANY_ATTEMPTS"
-        await rig.admin.unlock(user.user_id)
+        await rig.admin.unlock(user.user_id, by=Standing.STAFF)
         # Another instance had seen the lock just before, and tells Valkey just now.
         await other.throttle._remember_no(f"pincex:auth:wait:n:{other.throttle.name_hash(ALICE).hex()}", 900.0)
         assert row_of_lock(rig) == (None, False)
@@ -267,7 +268,7 @@ async def test_successes_and_an_unlock_at_the_same_time_do_not_wait_for_each_oth
             started = [await rig.throttle.admit(ALICE, HERE) for rig in (one, other, one)]
             await asyncio.gather(
                 *(rig.throttle.succeeded(attempt) for rig, attempt in zip((one, other, other), started, strict=True)),
-                one.admin.unlock(user.user_id),
+                one.admin.unlock(user.user_id, by=Standing.STAFF),
             )
         assert one.attempts() == []
 
@@ -287,7 +288,7 @@ async def test_a_guess_that_was_under_way_does_not_lock_again_what_was_unlocked(
         await answer(rig, ALICE)
         rig.let_pass(POLICY.name_wait_s(number + 1))
     last = await rig.throttle.admit(ALICE, HERE)
-    await rig.admin.unlock(user.user_id)
+    await rig.admin.unlock(user.user_id, by=Standing.STAFF)
     await rig.throttle.failed(last, user.user_id, "wrong password")
     assert row_of_lock(rig) == (None, False)
     assert (await answer(rig, ALICE, PASSWORD))[0] == "OK"
@@ -305,7 +306,7 @@ async def test_what_strangers_can_cause_does_not_end_the_owners_session(rig: Rig
 
 async def test_failed_attempts_do_not_soften_an_operators_lock(rig: Rig) -> None:
     user = await rig.add_user(ALICE)
-    await rig.admin.lock(user.user_id, "stolen laptop")
+    await rig.admin.lock(user.user_id, "stolen laptop", by=Standing.STAFF)
     await fail_until_locked(rig, ALICE)
     assert row_of_lock(rig) == (LOCK_ALL, False)
     rig.let_pass(900)

@@ -41,6 +41,7 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer, user_service_pb2_grpc.
         self.refusals: list[str] = []
         self.seen: list[dict[str, str]] = []
         self.clock_ms = 0
+        self.stale = "TOKEN_EXPIRED"
 
     def tokens(self) -> types_pb2.Tokens:
         self.made += 1
@@ -72,7 +73,7 @@ class FakeAuth(auth_service_pb2_grpc.AuthServiceServicer, user_service_pb2_grpc.
     async def GetUser(self, _: Any, context: Any) -> Any:
         token = dict(context.invocation_metadata()).get("authorization", "").removeprefix("Bearer ")
         if token not in self.good:
-            await refuse(context, "TOKEN_EXPIRED" if token else "UNAUTHENTICATED")
+            await refuse(context, self.stale if token else "UNAUTHENTICATED")
         return types_pb2.User(user_id="100001", email=token)
 
     async def _refuse_where_told(self, context: Any) -> None:
@@ -113,9 +114,11 @@ async def test_callers_that_wait_share_one_renewal(auth: FakeAuth, target: str) 
     assert [tokens.refresh_token for tokens in kept] == ["refresh-2"]
 
 
-async def test_a_token_that_is_refused_for_its_age_is_renewed_once_for_all_that_used_it(
-    auth: FakeAuth, target: str
+@pytest.mark.parametrize("stale", ["TOKEN_EXPIRED", "CREDENTIAL_REVOKED", "TOKEN_REFUSED"])
+async def test_a_token_that_is_refused_for_its_age_or_key_is_renewed_once_for_all_that_used_it(
+    auth: FakeAuth, target: str, stale: str
 ) -> None:
+    auth.stale = stale
     async with ExchangeClient(target, credentials=LogIn(token_set(auth.tokens())), policy=QUICK) as exchange:
         auth.good.clear()
         users = await asyncio.gather(*(exchange.auth.user() for _ in range(8)))

@@ -202,13 +202,16 @@ def confirm(context: typer.Context, question: str, *, yes: bool) -> None:
         raise typer.Exit(EXIT_REFUSED)
 
 
-def show_fields(context: typer.Context, found: Any) -> None:
-    """Show one dataclass, a field a line."""
+def show_fields(context: typer.Context, found: Any, *, instead: Mapping[str, Any] | None = None) -> None:
+    """Show one dataclass, a field a line; for people with `instead` of the values of some fields, and without those of None."""
     if settings_of(context).as_json:
         print_json(found)
         return
+    words = instead or {}
     for name in found.__dataclass_fields__:
-        value = getattr(found, name)
+        value = words.get(name, getattr(found, name))
+        if name in words and value is None:
+            continue
         label = f"[bold]{name.replace('_', ' '):20}[/bold]"
         if isinstance(value, tuple) and all(isinstance(item, str) for item in value):
             out.print(f"{label} {escape(', '.join(value))}")

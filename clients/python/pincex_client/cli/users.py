@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pincex_client import identity
 from pincex_client.cli import render
 from pincex_client.cli.context import call, out, print_json, settings_of, show_fields
 from pincex_client.cli.spans import optional_span
@@ -23,6 +24,7 @@ def add_to(group: typer.Typer) -> None:
         group.add_typer(sub, name=name)
     group.command("revoke-key")(revoke_key)
     group.command("rotate-signing-key")(rotate_signing_key)
+    group.command("retire-signing-key")(retire_signing_key)
 
 
 def locked(context: typer.Context) -> None:
@@ -37,7 +39,7 @@ def locked(context: typer.Context) -> None:
             one.email,
             one.reason,
             render.plain(one.locked_time),
-            render.plain(one.locked_until_time) if one.locked_until_time else "unlocked by hand",
+            render.plain(one.locked_until_time) if one.locked_until_time else "until unlocked",
             one.failed_attempts,
         ),
     )
@@ -45,7 +47,7 @@ def locked(context: typer.Context) -> None:
 
 def unlock(context: typer.Context, user_id: UserId, *, reason: Reason = "") -> None:
     """Lift a lock, and forget the failed attempts behind it."""
-    show_fields(context, call(context, lambda exchange: exchange.admin.users.unlock(user_id, reason=reason)))
+    _show_user(context, call(context, lambda exchange: exchange.admin.users.unlock(user_id, reason=reason)))
 
 
 def lock(
@@ -57,7 +59,7 @@ def lock(
     cancel_orders: Annotated[bool, typer.Option("--cancel-orders", help="Cancel all that it has open.")] = False,
 ) -> None:
     """Lock a user: tokens, keys and streams end within a second."""
-    show_fields(
+    _show_user(
         context,
         call(
             context,
@@ -125,7 +127,7 @@ def log_out(
 
 def show_user(context: typer.Context, user_id: UserId) -> None:
     """Show one user."""
-    show_fields(context, call(context, lambda exchange: exchange.admin.users.get(user_id)))
+    _show_user(context, call(context, lambda exchange: exchange.admin.users.get(user_id)))
 
 
 def list_users(context: typer.Context, *, email: Annotated[str, typer.Option(help="Exactly this one.")] = "") -> None:
@@ -154,7 +156,7 @@ def set_roles(
     reason: RequiredReason,
 ) -> None:
     """Give a user these roles and no other."""
-    show_fields(context, call(context, lambda exchange: exchange.admin.users.set_roles(user_id, roles, reason=reason)))
+    _show_user(context, call(context, lambda exchange: exchange.admin.users.set_roles(user_id, roles, reason=reason)))
 
 
 def set_tier(
@@ -165,7 +167,7 @@ def set_tier(
     reason: RequiredReason,
 ) -> None:
     """Give a user the limits of a tier."""
-    show_fields(context, call(context, lambda exchange: exchange.admin.users.set_tier(user_id, tier, reason=reason)))
+    _show_user(context, call(context, lambda exchange: exchange.admin.users.set_tier(user_id, tier, reason=reason)))
 
 
 def revoke_key(
@@ -192,6 +194,24 @@ def rotate_signing_key(context: typer.Context, *, reason: Reason = "") -> None:
         print_json({"key_id": key_id})
     else:
         out.print(f"new key {key_id}")
+
+
+def retire_signing_key(
+    context: typer.Context,
+    key_id: Annotated[
+        str, typer.Argument(help="The kid of its tokens, as in /api/v1/auth/jwks.json; default: all there are.")
+    ] = "",
+    *,
+    reason: RequiredReason,
+) -> None:
+    """Void a stolen key for access tokens: what it signed is refused within a second. Refresh tokens stay good."""
+    found = call(context, lambda exchange: exchange.admin.users.retire_signing_key(key_id, reason=reason))
+    if settings_of(context).as_json:
+        print_json(found)
+        return
+    for one in found.retired_key_ids:
+        out.print(f"void    {one}")
+    out.print(f"signs   {found.key_id} from {render.plain(found.signs_from_time)} on")
 
 
 def allow_certificate(
@@ -232,6 +252,14 @@ def remove_certificate(
         print_json({"removed": subject_uri})
     else:
         out.print(f"{subject_uri} is refused from now on")
+
+
+def _show_user(context: typer.Context, found: identity.User) -> None:
+    """For people a lock without an end has words in place of a time in the year 9999."""
+    words: dict[str, Any] = {"locked_until_unlocked": None}
+    if found.locked_until_unlocked:
+        words["locked_until_time"] = "until unlocked"
+    show_fields(context, found, instead=words)
 
 
 def _table(context: typer.Context, found: list[Any], columns: tuple[str, ...], row: Any) -> None:

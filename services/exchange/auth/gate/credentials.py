@@ -67,10 +67,11 @@ class Tokens:
 
     def get(self, maker: TokenMaker, grant: Grant, now_s: float) -> AccessToken:
         """The token, made anew where it is due. Raises ServiceError AUTH_UNAVAILABLE while no key signs."""
-        if self._token is None or now_s >= self._renew_at_s:
-            self._token = maker.make(grant)
-            self._renew_at_s = now_s + (self._token.expires_at - now_s) / 2
-        return self._token
+        token = self._token
+        if token is None or now_s >= self._renew_at_s or not maker.is_good(token):
+            token = self._token = maker.make(grant)
+            self._renew_at_s = now_s + (token.expires_at - now_s) / 2
+        return token
 
 
 @dataclass(frozen=True, slots=True)

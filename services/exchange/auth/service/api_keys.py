@@ -16,7 +16,7 @@ from exchange.auth.key_requests import KeyRequest
 from exchange.auth.keys import ApiKey, ApiKeys
 from exchange.auth.login import Login
 from exchange.auth.service import positions
-from exchange.auth.service.callers import caller, known_user
+from exchange.auth.service.callers import caller, known_user, standing
 from exchange.auth.service.messages import reason_text, scope_names, scope_number, timestamp
 from exchange.auth.signatures import decode_base64
 from exchange.auth.store import Store
@@ -137,6 +137,7 @@ class KeyAdminMethods:
             request.api_key,
             reason=reason_text(request.reason) or "revoked by an operator",
             cancel_orders=request.cancel_orders,
+            by=standing(),
         )
         return key_message(revoked)
 
@@ -148,7 +149,8 @@ class KeyAdminMethods:
         """On the mTLS listener."""
         reason_text(request.reason)
         scopes = scope_names(request.scopes)
-        return certificate_message(await self._certificates.allow(request.subject_uri, request.account, scopes))
+        allowed = await self._certificates.allow(request.subject_uri, request.account, scopes, by=standing())
+        return certificate_message(allowed)
 
     async def ListCertificates(
         self, request: admin_pb.ListCertificatesRequest, context: Any
@@ -166,7 +168,7 @@ class KeyAdminMethods:
     ) -> admin_pb.RemoveCertificateResponse:
         """Its tokens are void, and its streams end."""
         reason = reason_text(request.reason) or "certificate removed by an operator"
-        await self._certificates.remove(request.subject_uri, reason)
+        await self._certificates.remove(request.subject_uri, reason, by=standing())
         return admin_pb.RemoveCertificateResponse()
 
 

@@ -10,8 +10,9 @@ from exchange.auth.instants import utc
 from exchange.auth.keys import ApiKeys
 from exchange.auth.service import positions
 from exchange.auth.service.api_keys import KeyAdminMethods
+from exchange.auth.service.callers import standing
 from exchange.auth.service.messages import interval, reason_text, role_names, timestamp, user_message
-from exchange.auth.signing_keys import SigningKeys
+from exchange.auth.signing_keys import MAX_KEY_ID, SigningKeys
 from exchange.auth.suspicion import Suspicion
 from exchange.auth.user_admin import LockedUser, UserAdmin, UserDetails
 from exchange.auth.users import TIERS, normal_email, user_number
@@ -68,7 +69,7 @@ class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminSer
     async def UnlockAccount(self, request: pb.UnlockAccountRequest, context: Any) -> types_pb2.User:
         """Lift a lock, whoever made it. The runbook gives neither body nor reason."""
         reason_text(request.reason)
-        return self._shown(await self._admin.unlock(user_number(request.user_id)))
+        return self._shown(await self._admin.unlock(user_number(request.user_id), by=standing()))
 
     async def LockAccount(self, request: pb.LockAccountRequest, context: Any) -> types_pb2.User:
         """Lock altogether."""
@@ -76,7 +77,9 @@ class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminSer
         reason = reason_text(request.reason, required=True)
         duration = interval("duration", request.duration, MAX_LOCK) if request.HasField("duration") else None
         return self._shown(
-            await self._admin.lock(user_id, reason, duration=duration, cancel_orders=request.cancel_orders)
+            await self._admin.lock(
+                user_id, reason, by=standing(), duration=duration, cancel_orders=request.cancel_orders
+            )
         )
 
     async def ListFailedAttempts(
@@ -128,7 +131,10 @@ class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminSer
     async def LogOutUser(self, request: pb.LogOutUserRequest, context: Any) -> pb.LogOutUserResponse:
         """End its sessions, and its keys if asked for."""
         sessions, keys = await self._admin.log_out(
-            user_number(request.user_id), reason_text(request.reason), revoke_api_keys=request.revoke_api_keys
+            user_number(request.user_id),
+            reason_text(request.reason),
+            by=standing(),
+            revoke_api_keys=request.revoke_api_keys,
         )
         return pb.LogOutUserResponse(ended_sessions=sessions, revoked_api_keys=keys)
 
@@ -155,7 +161,7 @@ class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminSer
         user_id = user_number(request.user_id)
         roles = role_names(request.roles)
         reason = reason_text(request.reason, required=True)
-        return self._shown(await self._admin.set_roles(user_id, roles, reason))
+        return self._shown(await self._admin.set_roles(user_id, roles, reason, by=standing()))
 
     async def SetUserTier(self, request: pb.SetUserTierRequest, context: Any) -> types_pb2.User:
         """The limits of a tier."""
@@ -163,12 +169,22 @@ class AuthAdminService(KeyAdminMethods, auth_admin_service_pb2_grpc.AuthAdminSer
         if request.tier not in TIERS:
             reject(ErrorReason.INVALID_FIELD, field="tier", value=request.tier)
         reason = reason_text(request.reason, required=True)
-        return self._shown(await self._admin.set_tier(user_id, request.tier, reason))
+        return self._shown(await self._admin.set_tier(user_id, request.tier, reason, by=standing()))
 
     async def RotateSigningKey(self, request: pb.RotateSigningKeyRequest, context: Any) -> pb.RotateSigningKeyResponse:
         """The next key, or the one that waits to sign already."""
         reason_text(request.reason)
         return pb.RotateSigningKeyResponse(key_id=await self._signing_keys.rotate())
+
+    async def RetireSigningKey(self, request: pb.RetireSigningKeyRequest, context: Any) -> pb.RetireSigningKeyResponse:
+        """What it signed is void within a second."""
+        reason = reason_text(request.reason, required=True)
+        if len(request.key_id) > MAX_KEY_ID:
+            reject(ErrorReason.INVALID_FIELD, field="key_id", value=request.key_id)
+        retired, signs = await self._signing_keys.retire(request.key_id, reason)
+        return pb.RetireSigningKeyResponse(
+            retired_key_ids=retired, key_id=signs.key_id, signs_from_time=timestamp(signs.signs_from)
+        )
 
     def _shown(self, found: UserDetails) -> types_pb2.User:
         return user_message(found.user, found.accounts, found.recovery_codes_left, utc(self._clock))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from exchange.auth.contract import Caller
+from exchange.auth.standing import Standing, standing_of_caller
 from exchange.auth.users import user_number
 from exchange.runtime.client_address import client_address
 from exchange.runtime.errors import ErrorReason, ServiceError
@@ -33,3 +34,8 @@ def known_user() -> tuple[int, Principal]:
     if not principal.user:
         raise ServiceError(ErrorReason.UNAUTHENTICATED, "this is for users: log in first")
     return user_number(principal.user), principal
+
+
+def standing() -> Standing:
+    """On whom the caller may act."""
+    return standing_of_caller(request_context().principal)

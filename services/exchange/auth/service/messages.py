@@ -34,6 +34,7 @@ def user_message(user: User, accounts: Sequence[str], recovery_codes_left: int, 
     message.created_time.CopyFrom(timestamp(user.created_at))
     if user.is_locked(now):
         message.locked_until_time.CopyFrom(timestamp(user.locked_until or FOR_GOOD))
+        message.locked_until_unlocked = user.locked_until is None
     return message
 
 

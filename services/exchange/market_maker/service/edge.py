@@ -30,7 +30,8 @@ _EXCHANGE: Final = "/pincex.auth.v1.AuthService/ExchangeApiKey"
 _FIRST_LINE: Final = "PINCEX1-HMAC-SHA256"
 # A token is renewed when less than this part of its life is left.
 _RENEW_BELOW: Final = 0.5
-_STALE: Final = frozenset({"TOKEN_EXPIRED", "CREDENTIAL_REVOKED"})
+# TOKEN_REFUSED: the key that signed it was retired.
+_STALE: Final = frozenset({"TOKEN_EXPIRED", "CREDENTIAL_REVOKED", "TOKEN_REFUSED"})
 _OPTIONS: Final = (
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),

@@ -56,6 +56,9 @@ class CheckedTokens:
         try:
             principal = self.verifier.verify(token)
         except UnknownKey as unknown:
+            if self._revocations.is_retired(unknown.key_id):
+                # Known no more: a client that renews its token gets one of another key.
+                raise ServiceError(ErrorReason.CREDENTIAL_REVOKED) from None
             return self._after_asking(token, unknown.key_id)
         return self._counting(principal)
 

@@ -22,6 +22,7 @@ MAX_HELD: Final = 200_000
 USER: Final = "user"
 SESSION: Final = "session"
 API_KEY: Final = "api_key"
+SIGNING_KEY: Final = "signing_key"
 
 
 class Source(Protocol):
@@ -76,10 +77,16 @@ class Revocations:
         if principal.generation < self._generations.get(principal.user, 0):
             return True
         void = self._void
+        if self.is_retired(principal.signing_key):
+            return True
         if principal.session:
             return (SESSION, principal.session) in void
         # A certificate is revoked by voiding its user's tokens: its name may be allowed again.
         return (API_KEY, principal.api_key) in void
+
+    def is_retired(self, key_id: str) -> bool:
+        """Whether this key for tokens was voided."""
+        return (SIGNING_KEY, key_id) in self._void
 
     def since(self, sequence: int) -> list[tuple[float, Revocation]]:
         """What is remembered of later ones than this, oldest first, and when each was made, on the monotonic clock."""

@@ -137,7 +137,7 @@ class TokenVerifier:
         if len(self._key_ids) >= MAX_CACHED_HEADERS:
             self._key_ids.clear()
         self._key_ids[head] = key_id
-        return _Known(_principal(claims), claims.exp, key_id, key)
+        return _Known(_principal(claims, key_id), claims.exp, key_id, key)
 
 
 def _key_id(token: str) -> str:
@@ -180,7 +180,7 @@ def refused(why: str | None = None) -> ServiceError:
     return ServiceError(ErrorReason.TOKEN_REFUSED, why)
 
 
-def _principal(claims: _Claims) -> Principal:
+def _principal(claims: _Claims, key_id: str) -> Principal:
     """Raises ServiceError TOKEN_REFUSED where it does not stand for exactly one thing."""
     if sum(map(bool, (claims.sid, claims.key, claims.crt))) != 1:
         raise refused("the token stands for no session, key or certificate, or for several")
@@ -198,6 +198,7 @@ def _principal(claims: _Claims) -> Principal:
         session=claims.sid,
         api_key=claims.key,
         certificate=claims.crt,
+        signing_key=key_id,
         generation=claims.gen,
         ends_at=claims.sxp,
         tier=claims.tier,

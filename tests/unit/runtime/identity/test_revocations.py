@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from exchange.runtime.clock import ManualClock
@@ -83,6 +85,15 @@ async def test_sessions_and_keys_are_void_for_good_and_others_are_not(table, kno
     assert not known.is_void(of_session("s-2"))
     assert not known.is_void(of_session("ak_1"))
     assert not known.is_void(of_key("s-1"))
+
+
+async def test_what_a_retired_signing_key_signed_is_void_whose_ever_it_is(table, known):
+    table.revoke("signing_key", "k-1")
+    await known.poll()
+    for principal in (of_session("s-1"), of_key("ak_1"), of_certificate("spiffe://firm")):
+        assert known.is_void(replace(principal, signing_key="k-1"))
+        assert not known.is_void(replace(principal, signing_key="k-2"))
+    assert not known.is_void(of_session("k-1"))
 
 
 async def test_a_user_loses_the_tokens_of_earlier_generations_only(table, known):

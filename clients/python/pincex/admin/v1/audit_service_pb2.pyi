@@ -220,7 +220,9 @@ class VerifyAuditRequest(_message.Message):
     KNOWN_SEQUENCE_FIELD_NUMBER: _builtins.int
     KNOWN_HASH_FIELD_NUMBER: _builtins.int
     known_sequence: _builtins.int
-    """A head known from before, such as one written down elsewhere: it must still be in the chain."""
+    """A head known from before, such as one written down elsewhere: it must still be in the chain. INVALID_FIELD where the
+    record was pruned since.
+    """
     known_hash: _builtins.str
     def __init__(
         self,
@@ -248,6 +250,9 @@ class VerifyAuditResponse(_message.Message):
     HEAD_HASH_FIELD_NUMBER: _builtins.int
     BROKEN_SEQUENCE_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    PRUNED_SEQUENCE_FIELD_NUMBER: _builtins.int
+    PRUNED_HASH_FIELD_NUMBER: _builtins.int
+    PRUNED_TIME_FIELD_NUMBER: _builtins.int
     intact: _builtins.bool
     record_count: _builtins.int
     head_sequence: _builtins.int
@@ -256,6 +261,11 @@ class VerifyAuditResponse(_message.Message):
     broken_sequence: _builtins.int
     """The first record that does not fit, and what is wrong with it; 0 while all do."""
     problem: _builtins.str
+    pruned_sequence: _builtins.int
+    """The last record that was pruned, its hash, and when that was: the proof begins with the next. 0 where none was."""
+    pruned_hash: _builtins.str
+    @_builtins.property
+    def pruned_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
         self,
         *,
@@ -265,10 +275,13 @@ class VerifyAuditResponse(_message.Message):
         head_hash: _builtins.str = ...,
         broken_sequence: _builtins.int = ...,
         problem: _builtins.str = ...,
+        pruned_sequence: _builtins.int = ...,
+        pruned_hash: _builtins.str = ...,
+        pruned_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["pruned_time", b"pruned_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_sequence", b"broken_sequence", "head_hash", b"head_hash", "head_sequence", b"head_sequence", "intact", b"intact", "problem", b"problem", "record_count", b"record_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["broken_sequence", b"broken_sequence", "head_hash", b"head_hash", "head_sequence", b"head_sequence", "intact", b"intact", "problem", b"problem", "pruned_hash", b"pruned_hash", "pruned_sequence", b"pruned_sequence", "pruned_time", b"pruned_time", "record_count", b"record_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

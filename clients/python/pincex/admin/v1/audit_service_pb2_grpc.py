@@ -59,7 +59,7 @@ class AuditServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def VerifyAudit(self, request, context):
-        """Computes the whole chain anew. A break is an answer, not an error.
+        """Computes the chain anew, from the first record that is kept. A break is an answer, not an error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

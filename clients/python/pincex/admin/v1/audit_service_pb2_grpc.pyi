@@ -36,7 +36,7 @@ class AuditServiceStub:
     ListAuditRecords: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditRecordsRequest, _audit_service_pb2.ListAuditRecordsResponse]
     """The newest first."""
     VerifyAudit: _grpc.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditRequest, _audit_service_pb2.VerifyAuditResponse]
-    """Computes the whole chain anew. A break is an answer, not an error."""
+    """Computes the chain anew, from the first record that is kept. A break is an answer, not an error."""
 
 @_typing.type_check_only
 class AuditServiceAsyncStub(AuditServiceStub):
@@ -46,7 +46,7 @@ class AuditServiceAsyncStub(AuditServiceStub):
     ListAuditRecords: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.ListAuditRecordsRequest, _audit_service_pb2.ListAuditRecordsResponse]  # type: ignore[assignment]
     """The newest first."""
     VerifyAudit: _aio.UnaryUnaryMultiCallable[_audit_service_pb2.VerifyAuditRequest, _audit_service_pb2.VerifyAuditResponse]  # type: ignore[assignment]
-    """Computes the whole chain anew. A break is an answer, not an error."""
+    """Computes the chain anew, from the first record that is kept. A break is an answer, not an error."""
 
 class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
     """The audit trail: one append-only chain of records, each with the hash of the one before. `docs/AUDIT.md`."""
@@ -65,6 +65,6 @@ class AuditServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _audit_service_pb2.VerifyAuditRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_audit_service_pb2.VerifyAuditResponse, _abc.Awaitable[_audit_service_pb2.VerifyAuditResponse]]:
-        """Computes the whole chain anew. A break is an answer, not an error."""
+        """Computes the chain anew, from the first record that is kept. A break is an answer, not an error."""
 
 def add_AuditServiceServicer_to_server(servicer: AuditServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -647,6 +647,64 @@ class RotateSigningKeyResponse(_message.Message):
 Global___RotateSigningKeyResponse: _TypeAlias = RotateSigningKeyResponse  # noqa: Y015
 
 @_typing.final
+class RetireSigningKeyRequest(_message.Message):
+    """Which one, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The `kid` in the header of its tokens, and in the published set. Empty: all that there are."""
+    reason: _builtins.str
+    """For the record. Required."""
+    def __init__(
+        self,
+        *,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireSigningKeyRequest: _TypeAlias = RetireSigningKeyRequest  # noqa: Y015
+
+@_typing.final
+class RetireSigningKeyResponse(_message.Message):
+    """What is void, and what signs from now on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RETIRED_KEY_IDS_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    SIGNS_FROM_TIME_FIELD_NUMBER: _builtins.int
+    key_id: _builtins.str
+    """The key that signs, now or from `signs_from_time` on."""
+    @_builtins.property
+    def retired_key_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Those that this call has voided."""
+
+    @_builtins.property
+    def signs_from_time(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        retired_key_ids: _abc.Iterable[_builtins.str] | None = ...,
+        key_id: _builtins.str = ...,
+        signs_from_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["signs_from_time", b"signs_from_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["key_id", b"key_id", "retired_key_ids", b"retired_key_ids", "signs_from_time", b"signs_from_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RetireSigningKeyResponse: _TypeAlias = RetireSigningKeyResponse  # noqa: Y015
+
+@_typing.final
 class Certificate(_message.Message):
     """A client certificate by the URI in its subject alternative names."""
 

@@ -28,6 +28,9 @@ if _version_not_supported:
 
 class AuthAdminServiceStub:
     """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
     """
 
     def __init__(self, channel):
@@ -101,6 +104,11 @@ class AuthAdminServiceStub:
                 request_serializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyRequest.SerializeToString,
                 response_deserializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyResponse.FromString,
                 _registered_method=True)
+        self.RetireSigningKey = channel.unary_unary(
+                '/pincex.auth.v1.AuthAdminService/RetireSigningKey',
+                request_serializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyRequest.SerializeToString,
+                response_deserializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyResponse.FromString,
+                _registered_method=True)
         self.AllowCertificate = channel.unary_unary(
                 '/pincex.auth.v1.AuthAdminService/AllowCertificate',
                 request_serializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.AllowCertificateRequest.SerializeToString,
@@ -120,6 +128,9 @@ class AuthAdminServiceStub:
 
 class AuthAdminServiceServicer:
     """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
     """
 
     def ListLockedAccounts(self, request, context):
@@ -208,6 +219,16 @@ class AuthAdminServiceServicer:
 
     def RotateSigningKey(self, request, context):
         """Makes a new key for access tokens. Tokens signed by the old one stay good until they expire.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetireSigningKey(self, request, context):
+        """Voids a key for access tokens that was stolen: within a second every server refuses what it signed, and its streams end.
+        Refresh tokens and API keys stay good. Where it was the one that signs, a new one is published at once and signs 5
+        seconds later; until then what would give a token is AUTH_UNAVAILABLE. INVALID_FIELD for one that is not known;
+        one that is void already is no error.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -302,6 +323,11 @@ def add_AuthAdminServiceServicer_to_server(servicer, server):
                     request_deserializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyRequest.FromString,
                     response_serializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyResponse.SerializeToString,
             ),
+            'RetireSigningKey': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetireSigningKey,
+                    request_deserializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyRequest.FromString,
+                    response_serializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyResponse.SerializeToString,
+            ),
             'AllowCertificate': grpc.unary_unary_rpc_method_handler(
                     servicer.AllowCertificate,
                     request_deserializer=pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.AllowCertificateRequest.FromString,
@@ -327,6 +353,9 @@ def add_AuthAdminServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AuthAdminService:
     """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
     """
 
     @staticmethod
@@ -670,6 +699,33 @@ class AuthAdminService:
             '/pincex.auth.v1.AuthAdminService/RotateSigningKey',
             pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyRequest.SerializeToString,
             pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RotateSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetireSigningKey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pincex.auth.v1.AuthAdminService/RetireSigningKey',
+            pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyRequest.SerializeToString,
+            pincex_dot_auth_dot_v1_dot_auth__admin__service__pb2.RetireSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

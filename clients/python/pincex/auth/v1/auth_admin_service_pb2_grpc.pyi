@@ -28,7 +28,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AuthAdminServiceStub:
-    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks."""
+    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -60,6 +64,12 @@ class AuthAdminServiceStub:
     """One key, whoever it belongs to."""
     RotateSigningKey: _grpc.UnaryUnaryMultiCallable[_auth_admin_service_pb2.RotateSigningKeyRequest, _auth_admin_service_pb2.RotateSigningKeyResponse]
     """Makes a new key for access tokens. Tokens signed by the old one stay good until they expire."""
+    RetireSigningKey: _grpc.UnaryUnaryMultiCallable[_auth_admin_service_pb2.RetireSigningKeyRequest, _auth_admin_service_pb2.RetireSigningKeyResponse]
+    """Voids a key for access tokens that was stolen: within a second every server refuses what it signed, and its streams end.
+    Refresh tokens and API keys stay good. Where it was the one that signs, a new one is published at once and signs 5
+    seconds later; until then what would give a token is AUTH_UNAVAILABLE. INVALID_FIELD for one that is not known;
+    one that is void already is no error.
+    """
     AllowCertificate: _grpc.UnaryUnaryMultiCallable[_auth_admin_service_pb2.AllowCertificateRequest, _auth_admin_service_pb2.Certificate]
     """Lets a client certificate act on an account on the mTLS listener."""
     ListCertificates: _grpc.UnaryUnaryMultiCallable[_auth_admin_service_pb2.ListCertificatesRequest, _auth_admin_service_pb2.ListCertificatesResponse]
@@ -69,7 +79,11 @@ class AuthAdminServiceStub:
 
 @_typing.type_check_only
 class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
-    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks."""
+    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListLockedAccounts: _aio.UnaryUnaryMultiCallable[_auth_admin_service_pb2.ListLockedAccountsRequest, _auth_admin_service_pb2.ListLockedAccountsResponse]  # type: ignore[assignment]
@@ -98,6 +112,12 @@ class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
     """One key, whoever it belongs to."""
     RotateSigningKey: _aio.UnaryUnaryMultiCallable[_auth_admin_service_pb2.RotateSigningKeyRequest, _auth_admin_service_pb2.RotateSigningKeyResponse]  # type: ignore[assignment]
     """Makes a new key for access tokens. Tokens signed by the old one stay good until they expire."""
+    RetireSigningKey: _aio.UnaryUnaryMultiCallable[_auth_admin_service_pb2.RetireSigningKeyRequest, _auth_admin_service_pb2.RetireSigningKeyResponse]  # type: ignore[assignment]
+    """Voids a key for access tokens that was stolen: within a second every server refuses what it signed, and its streams end.
+    Refresh tokens and API keys stay good. Where it was the one that signs, a new one is published at once and signs 5
+    seconds later; until then what would give a token is AUTH_UNAVAILABLE. INVALID_FIELD for one that is not known;
+    one that is void already is no error.
+    """
     AllowCertificate: _aio.UnaryUnaryMultiCallable[_auth_admin_service_pb2.AllowCertificateRequest, _auth_admin_service_pb2.Certificate]  # type: ignore[assignment]
     """Lets a client certificate act on an account on the mTLS listener."""
     ListCertificates: _aio.UnaryUnaryMultiCallable[_auth_admin_service_pb2.ListCertificatesRequest, _auth_admin_service_pb2.ListCertificatesResponse]  # type: ignore[assignment]
@@ -106,7 +126,11 @@ class AuthAdminServiceAsyncStub(AuthAdminServiceStub):
     """Refuses it again, within a second; its streams end. CERTIFICATE_NOT_FOUND."""
 
 class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks."""
+    """What operators and support do to users and keys. On the ops listener only; `/admin` paths are those of the runbooks.
+
+    Nobody changes anything of a user who has more rights: ADMIN comes before OPERATOR, OPERATOR before SUPPORT and AUDITOR,
+    these before all others. PERMISSION_DENIED.
+    """
 
     @_abc_1.abstractmethod
     def ListLockedAccounts(
@@ -211,6 +235,18 @@ class AuthAdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_auth_admin_service_pb2.RotateSigningKeyResponse, _abc.Awaitable[_auth_admin_service_pb2.RotateSigningKeyResponse]]:
         """Makes a new key for access tokens. Tokens signed by the old one stay good until they expire."""
+
+    @_abc_1.abstractmethod
+    def RetireSigningKey(
+        self,
+        request: _auth_admin_service_pb2.RetireSigningKeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_auth_admin_service_pb2.RetireSigningKeyResponse, _abc.Awaitable[_auth_admin_service_pb2.RetireSigningKeyResponse]]:
+        """Voids a key for access tokens that was stolen: within a second every server refuses what it signed, and its streams end.
+        Refresh tokens and API keys stay good. Where it was the one that signs, a new one is published at once and signs 5
+        seconds later; until then what would give a token is AUTH_UNAVAILABLE. INVALID_FIELD for one that is not known;
+        one that is void already is no error.
+        """
 
     @_abc_1.abstractmethod
     def AllowCertificate(

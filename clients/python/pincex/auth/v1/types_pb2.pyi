@@ -61,6 +61,7 @@ class User(_message.Message):
     CREATED_TIME_FIELD_NUMBER: _builtins.int
     LOCKED_UNTIL_TIME_FIELD_NUMBER: _builtins.int
     RECOVERY_CODES_LEFT_FIELD_NUMBER: _builtins.int
+    LOCKED_UNTIL_UNLOCKED_FIELD_NUMBER: _builtins.int
     user_id: _builtins.str
     """Decimal digits. Also the name of its main account."""
     email: _builtins.str
@@ -71,6 +72,8 @@ class User(_message.Message):
     """Which limits apply: "standard", "professional", "institution", "market_maker"."""
     recovery_codes_left: _builtins.int
     """Codes of the second factor's reserve that are left."""
+    locked_until_unlocked: _builtins.bool
+    """The lock has no end: it lasts until somebody unlocks."""
     @_builtins.property
     def roles(self) -> _containers.RepeatedScalarFieldContainer[_access_pb2.Role.ValueType]: ...
     @_builtins.property
@@ -81,7 +84,7 @@ class User(_message.Message):
     def created_time(self) -> _timestamp_pb2.Timestamp: ...
     @_builtins.property
     def locked_until_time(self) -> _timestamp_pb2.Timestamp:
-        """Until when it is locked; absent while it is not."""
+        """Until when it is locked; absent while it is not. With `locked_until_unlocked` the end of the year 9999."""
 
     def __init__(
         self,
@@ -96,10 +99,11 @@ class User(_message.Message):
         created_time: _timestamp_pb2.Timestamp | None = ...,
         locked_until_time: _timestamp_pb2.Timestamp | None = ...,
         recovery_codes_left: _builtins.int = ...,
+        locked_until_unlocked: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["created_time", b"created_time", "locked_until_time", b"locked_until_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "created_time", b"created_time", "email", b"email", "email_verified", b"email_verified", "locked_until_time", b"locked_until_time", "recovery_codes_left", b"recovery_codes_left", "roles", b"roles", "second_factor", b"second_factor", "tier", b"tier", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accounts", b"accounts", "created_time", b"created_time", "email", b"email", "email_verified", b"email_verified", "locked_until_time", b"locked_until_time", "locked_until_unlocked", b"locked_until_unlocked", "recovery_codes_left", b"recovery_codes_left", "roles", b"roles", "second_factor", b"second_factor", "tier", b"tier", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

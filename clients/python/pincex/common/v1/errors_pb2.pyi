@@ -93,7 +93,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     INSUFFICIENT_FUNDS: _ErrorReason.ValueType  # 40
     """--- The state of the exchange forbids it. Journaled: the same id gets the same answer. ---
 
-    The account has less available than the order needs (FAILED_PRECONDITION). Metadata: `asset`.
+    The account has less available than this needs (FAILED_PRECONDITION). Metadata: `asset`.
     """
     ORDER_NOT_FOUND: _ErrorReason.ValueType  # 41
     """No such order of this account, or it ended so long ago that the engine no longer keeps it (NOT_FOUND)."""
@@ -157,6 +157,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The session is not known: never opened, closed or expired (NOT_FOUND)."""
     TOO_MANY_OBJECTS: _ErrorReason.ValueType  # 71
     """As many markets, assets or accounts exist as the engine may hold (RESOURCE_EXHAUSTED)."""
+    COMMAND_NUMBER_USED: _ErrorReason.ValueType  # 72
+    """The session's command of this number was refused before it was journaled, and later ones were applied: it was not
+    applied, and is sent with a new number (FAILED_PRECONDITION).
+    """
     JOURNAL_UNAVAILABLE: _ErrorReason.ValueType  # 90
     """--- The service cannot answer now, or not from there. ---
 
@@ -353,7 +357,7 @@ TOO_MANY_ATTEMPTS: ErrorReason.ValueType  # 35
 INSUFFICIENT_FUNDS: ErrorReason.ValueType  # 40
 """--- The state of the exchange forbids it. Journaled: the same id gets the same answer. ---
 
-The account has less available than the order needs (FAILED_PRECONDITION). Metadata: `asset`.
+The account has less available than this needs (FAILED_PRECONDITION). Metadata: `asset`.
 """
 ORDER_NOT_FOUND: ErrorReason.ValueType  # 41
 """No such order of this account, or it ended so long ago that the engine no longer keeps it (NOT_FOUND)."""
@@ -417,6 +421,10 @@ SESSION_NOT_FOUND: ErrorReason.ValueType  # 69
 """The session is not known: never opened, closed or expired (NOT_FOUND)."""
 TOO_MANY_OBJECTS: ErrorReason.ValueType  # 71
 """As many markets, assets or accounts exist as the engine may hold (RESOURCE_EXHAUSTED)."""
+COMMAND_NUMBER_USED: ErrorReason.ValueType  # 72
+"""The session's command of this number was refused before it was journaled, and later ones were applied: it was not
+applied, and is sent with a new number (FAILED_PRECONDITION).
+"""
 JOURNAL_UNAVAILABLE: ErrorReason.ValueType  # 90
 """--- The service cannot answer now, or not from there. ---
 
