@@ -42,7 +42,10 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True)
 class AuditVerdict:
-    """What the proof of the whole chain found; `broken_sequence` is 0 and `problem` empty while it is intact."""
+    """What the proof of the whole chain found; `broken_sequence` is 0 and `problem` empty while it is intact.
+
+    `pruned_sequence` is the last record that was removed by age, 0 where none was: the proof begins with the next.
+    """
 
     intact: bool
     record_count: int
@@ -50,6 +53,9 @@ class AuditVerdict:
     head_hash: str
     broken_sequence: int
     problem: str
+    pruned_sequence: int
+    pruned_hash: str
+    pruned_time: datetime | None
 
 
 class AuditTrail:

@@ -12,6 +12,7 @@ import asyncpg
 
 from exchange.admin.config import SERVICE, Config
 from exchange.admin.reader import RecordReader
+from exchange.admin.retention import Retention
 from exchange.admin.service.audit import AuditService
 from exchange.admin.service.register import add_operator_services
 from exchange.admin.watch import TrailWatch
@@ -47,6 +48,13 @@ class App:
         )
         reader = RecordReader(pool)
         self.watch = TrailWatch(reader, self.audit.security, registry, interval_s=config.watch_s)
+        self.retention = Retention(
+            pool,
+            registry,
+            days=config.retention_days,
+            service=SERVICE,
+            instance=config.runtime.instance,
+        )
         self.service = AuditService(reader)
         self.ops = GrpcServer(
             f"{LOOPBACK}:{config.ops_grpc_port}",
@@ -72,7 +80,7 @@ class App:
         await self.ops.start()
         await self.ops.set_serving(True)
         self.audit.start()
-        return [asyncio.create_task(task) for task in (self.identity.run(), self.watch.run())]
+        return [asyncio.create_task(task) for task in (self.identity.run(), self.watch.run(), self.retention.run())]
 
     async def stop(self, background: list[asyncio.Task[None]]) -> None:
         """Running calls end, then all else."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from exchange.runtime.audit.hashing import GENESIS, StoredRecord, hash_of
 
 PAGE_RECORDS: Final = 500
 """Records that a verification reads and hashes at a time: some milliseconds of the event loop."""
+
+PRUNED: Final = "audit.pruned"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,27 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """Where a pruned chain begins: the last record that went, when that was (microseconds since 1970 UTC), and the number
+    of the record that tells of it.
+    """
+
+    last: Head
+    pruned_micros: int
+    told_at: int
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
-    """`records` were proved, up to `head`. `broken` is the first number that does not fit, 0 while all do."""
+    """`records` were proved, up to `head`, from `anchor` on where older ones were pruned. `broken` is the first number that
+    does not fit, 0 while all do.
+    """
 
     records: int
     head: Head
     broken: int = 0
     problem: str = ""
+    anchor: Anchor | None = None
 
 
 class Pages(Protocol):
@@ -38,6 +55,10 @@ class Pages(Protocol):
 
     async def at(self, sequence: int) -> StoredRecord | None:
         """One record."""
+        ...
+
+    async def anchor(self) -> Anchor | None:
+        """Where the chain begins, None at the first record of all."""
         ...
 
 
@@ -59,6 +80,34 @@ async def verify(pages: Pages, until: int, start: Head | None = None) -> Verdict
         if not page:
             return Verdict(records, head, head.sequence + 1, f"record {head.sequence + 1} is missing")
     return Verdict(records, head)
+
+
+async def verify_all(pages: Pages, until: int) -> Verdict:
+    """Prove all records that are kept, up to number `until`; also where older ones are pruned meanwhile."""
+    anchor = await pages.anchor()
+    while True:
+        verdict = await verify(pages, until, anchor.last if anchor is not None else None)
+        if verdict.broken:
+            now = await pages.anchor()
+            if now != anchor:
+                anchor = now
+                continue
+        elif anchor is not None:
+            problem = await _untold(pages, anchor)
+            if problem:
+                return replace(verdict, broken=anchor.last.sequence + 1, problem=problem, anchor=anchor)
+        return replace(verdict, anchor=anchor)
+
+
+async def _untold(pages: Pages, anchor: Anchor) -> str:
+    """What is wrong where no record of the chain tells of this anchor: then it was set by hand, to cut the beginning off."""
+    record = await pages.at(anchor.told_at)
+    expected = json.dumps({"through": anchor.last.sequence, "hash": anchor.last.digest.hex()}, separators=(",", ":"))
+    if record is None or record.action != PRUNED or record.details != expected:
+        if await pages.anchor() != anchor:
+            return ""
+        return f"no record tells that those up to {anchor.last.sequence} were pruned: the beginning was cut off"
+    return ""
 
 
 async def known_problem(pages: Pages, known: Head, newest: int) -> str:

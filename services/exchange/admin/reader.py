@@ -8,6 +8,7 @@ from typing import Final
 
 import asyncpg
 
+from exchange.admin.chain import Anchor, Head
 from exchange.runtime import postgres
 from exchange.runtime.audit.hashing import StoredRecord
 from exchange.runtime.errors import ErrorReason, ServiceError
@@ -26,6 +27,8 @@ _AFTER: Final = (
 )
 _NEWEST: Final = f"SELECT {_COLUMNS} FROM audit_records ORDER BY sequence DESC LIMIT 1"  # noqa: S608 - a constant
 _AT: Final = f"SELECT {_COLUMNS} FROM audit_records WHERE sequence = $1"  # noqa: S608 - a constant
+
+_ANCHOR: Final = "SELECT sequence, hash, pruned_at, record_sequence FROM audit_anchor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,14 @@ class RecordReader:
         """The first `limit` records above `sequence` and not above `until`, in order."""
         return await self._fetch(_AFTER, sequence, until, limit)
 
+    async def anchor(self) -> Anchor | None:
+        """Where the chain begins, None at the first record of all."""
+        rows = await self._rows(_ANCHOR)
+        if not rows:
+            return None
+        sequence, digest, pruned_at, told_at = rows[0]
+        return Anchor(Head(sequence, digest), _micros(pruned_at), told_at)
+
     async def matching(self, filters: Filters, before: int, limit: int) -> list[StoredRecord]:
         """The newest `limit` records below `before` (0: any) that match, the newest first."""
         wanted: list[tuple[str, object]] = [
@@ -81,9 +92,12 @@ class RecordReader:
         return await self._fetch(sql, *(value for _, value in wanted), limit)
 
     async def _fetch(self, sql: str, *arguments: object) -> list[StoredRecord]:
+        return [_record(row) for row in await self._rows(sql, *arguments)]
+
+    async def _rows(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         try:
             async with self._pool.acquire(timeout=READ_TIMEOUT_S) as connection:
-                return [_record(row) for row in await connection.fetch(sql, *arguments, timeout=READ_TIMEOUT_S)]
+                return await connection.fetch(sql, *arguments, timeout=READ_TIMEOUT_S)
         except postgres.CONNECTION_ERRORS as error:
             raise ServiceError(
                 ErrorReason.AUDIT_UNAVAILABLE, "the audit trail cannot be read now: ask again"

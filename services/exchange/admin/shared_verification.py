@@ -6,7 +6,7 @@ import asyncio
 import time
 from typing import Final
 
-from exchange.admin.chain import Verdict, verify
+from exchange.admin.chain import Verdict, verify_all
 from exchange.admin.reader import RecordReader
 
 KEPT_S: Final = 60.0
@@ -45,7 +45,7 @@ class SharedVerification:
 
     async def _run(self) -> Verdict:
         newest = await self._reader.newest()
-        return await verify(self._reader, newest.sequence if newest is not None else 0)
+        return await verify_all(self._reader, newest.sequence if newest is not None else 0)
 
     def _done(self, task: asyncio.Task[Verdict]) -> None:
         self._finished = time.monotonic()

@@ -60,7 +60,10 @@ class TrailWatch:
         if last is None:
             self._tell(found)
             return
-        if last.sequence:
+        anchor = await self._reader.anchor()
+        if anchor is not None and anchor.last.sequence > last.sequence:
+            last = anchor.last
+        elif last.sequence:
             problem = await known_problem(self._reader, last, found.sequence)
             if problem:
                 self._broken(last.sequence, problem)

@@ -39,6 +39,7 @@ from exchange.runtime.identity.service_token import SERVICE_KEY
 from exchange.runtime.metrics import GrpcMetrics, MethodMetrics
 from exchange.runtime.open_calls import OpenCalls
 from exchange.runtime.principal import ANONYMOUS, Principal, PrincipalResolver
+from exchange.runtime.relayed import relaying
 from exchange.runtime.request import (
     REQUEST_ID_KEY,
     RequestContext,
@@ -213,6 +214,7 @@ class _GuardedMethod:
             if guard.trail is None:
                 raise AccessError(f"{self._name} is audited, and this server has no audit trail")
             behaviour = audited(guard.trail, self._name, behaviour)
+        behaviour = relaying(plain, behaviour)
         decode, encode, clock, calls = self.decode, self.encode, time.perf_counter, guard.calls
 
         async def call(raw: Any, context: _Context) -> bytes | None:

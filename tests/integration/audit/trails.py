@@ -13,7 +13,7 @@ import asyncpg
 import psycopg
 from prometheus_client import CollectorRegistry
 
-from exchange.admin.chain import Verdict, verify
+from exchange.admin.chain import Verdict, verify_all
 from exchange.admin.reader import RecordReader
 from exchange.runtime import postgres
 from exchange.runtime.audit.contract import AuditEntry, AuditTrail
@@ -50,7 +50,7 @@ class Trail:
 
     async def verdict(self) -> Verdict:
         newest = await self.reader.newest()
-        return await verify(self.reader, newest.sequence if newest else 0)
+        return await verify_all(self.reader, newest.sequence if newest else 0)
 
     async def told(self) -> list[tuple[str, str, str]]:
         """Phase, request id and outcome of every record, in order."""
@@ -72,6 +72,31 @@ async def stored_trail(database: Database) -> AsyncIterator[Trail]:
         yield Trail(database, RecordReader(pool))
     finally:
         await pool.close()
+
+
+async def append_old(database: Database, count: int, days: int) -> None:
+    """So many records that were stored that many days ago, at the end of the chain; only the owner can."""
+    connection = await asyncpg.connect(database.admin_url)
+    try:
+        await connection.execute(
+            f"""
+            DO $$
+            DECLARE entry audit_records; head audit_records;
+            BEGIN
+                FOR n IN 1..{count} LOOP
+                    SELECT * INTO head FROM audit_records ORDER BY sequence DESC LIMIT 1;
+                    SELECT coalesce(head.sequence, 0) + 1, gen_random_uuid(), now() - interval '{days} days',
+                        now() - interval '{days} days', 'auth_user', 'HAPPENED', 'auth-service', 'auth-service-1',
+                        'account.locked', 'system', 'system', '', '{{}}', '', 'old-' || n, 'OK',
+                        coalesce(head.hash, decode(repeat('00', 32), 'hex')), '' INTO entry;
+                    entry.hash := audit_hash(entry);
+                    INSERT INTO audit_records SELECT (entry).*;
+                END LOOP;
+            END $$
+            """
+        )
+    finally:
+        await connection.close()
 
 
 async def append(url: str, count: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
+from exchange.runtime.audit.contract import AuditEntry
 from exchange.trading import rules
 from exchange.trading.service.leader_calls import PUT_THROUGH_KEY
 from pincex.trading.v1 import admin_replicas_pb2 as replicas_pb
@@ -31,6 +32,30 @@ async def test_leadership_goes_to_a_follower_whoever_is_asked(
         assert exchange.app.desk.sequencer is None
         await exchange.demo.buy("1", "48000")
         assert len(await another.demo.listed()) == 2
+
+
+async def test_a_call_that_is_put_through_is_on_record_once(
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running_exchange(monkeypatch, store=exchange.store, PINCEX_INSTANCE="another") as follower:
+        recorded: list[tuple[str, str, str]] = []
+        for one in (exchange, follower):
+            trail = one.app.audit.trail
+            name = one.app.config.runtime.instance
+
+            async def begun(entry: AuditEntry, name: str = name) -> None:
+                recorded.append((name, "BEGUN", entry.request_id))
+
+            async def ended(entry: AuditEntry, outcome: str, name: str = name) -> None:
+                recorded.append((name, outcome, entry.request_id))
+
+            monkeypatch.setattr(trail, "begun", begun)
+            monkeypatch.setattr(trail, "ended", ended)
+        call = follower.operator.admin.ActivateRules(
+            replicas_pb.ActivateRulesRequest(rules_version=99), metadata=(("x-request-id", "r-1"),), timeout=DEADLINE_S
+        )
+        assert (await refused(call)).reason == "RULES_NOT_SUPPORTED"
+        assert recorded == [("engine-under-test", "BEGUN", "r-1"), ("engine-under-test", "RULES_NOT_SUPPORTED", "r-1")]
 
 
 async def test_leadership_that_nobody_can_take_stays(monkeypatch: pytest.MonkeyPatch) -> None:

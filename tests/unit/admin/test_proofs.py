@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from exchange.admin.chain import Head, known_problem, verify
+from exchange.admin.chain import Anchor, Head, known_problem, verify
 from exchange.admin.config import Config
 from exchange.admin.shared_verification import SharedVerification
 from exchange.admin.watch import TrailWatch
@@ -40,6 +40,9 @@ class Records:
             b"",
         )
         self.rows.append(dataclasses.replace(record, hash=hash_of(record)))
+
+    async def anchor(self) -> Anchor | None:
+        return None
 
     async def newest(self) -> StoredRecord | None:
         if self.away:

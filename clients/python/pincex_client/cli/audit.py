@@ -87,5 +87,8 @@ def verify(
     else:
         out.print(f"[bold red]BROKEN[/bold red] at record {found.broken_sequence:,}: {escape(found.problem)}")
         out.print(f"  {found.record_count:,} records before it are as they were written")
+    if found.pruned_sequence and not settings.as_json:
+        pruned = f"{found.pruned_sequence:,} were pruned, last on {render.plain(found.pruned_time)}"
+        out.print(f"  begins behind {found.pruned_sequence}:{found.pruned_hash}; records up to {pruned}")
     if not found.intact:
         raise typer.Exit(EXIT_REFUSED)

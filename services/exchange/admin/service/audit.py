@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from exchange.admin.chain import Head, known_problem
+from exchange.admin.chain import Anchor, Head, known_problem
 from exchange.admin.reader import Filters, RecordReader
 from exchange.admin.shared_verification import SharedVerification
 from exchange.runtime import paging
@@ -51,12 +51,12 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
         """A break is an answer. Raises ServiceError INVALID_FIELD or AUDIT_UNAVAILABLE."""
         known = _known(request)
         verdict = await self.verification.verdict()
-        broken, problem = verdict.broken, verdict.problem
-        if known is not None and not broken:
+        broken, problem, anchor = verdict.broken, verdict.problem, verdict.anchor
+        if known is not None and not broken and not _is_anchor(known, anchor):
             problem = await known_problem(self._reader, known, verdict.head.sequence)
             if problem:
                 broken = min(known.sequence, verdict.head.sequence + 1)
-        return pb.VerifyAuditResponse(
+        response = pb.VerifyAuditResponse(
             intact=not broken,
             record_count=verdict.records,
             head_sequence=verdict.head.sequence,
@@ -64,6 +64,23 @@ class AuditService(audit_service_pb2_grpc.AuditServiceServicer):
             broken_sequence=broken,
             problem=problem,
         )
+        if anchor is not None:
+            response.pruned_sequence = anchor.last.sequence
+            response.pruned_hash = anchor.last.digest.hex()
+            response.pruned_time.FromMicroseconds(anchor.pruned_micros)
+        return response
+
+
+def _is_anchor(known: Head, anchor: Anchor | None) -> bool:
+    """Whether the record that is known is the last that was pruned, whose hash is kept. Raises ServiceError INVALID_FIELD
+    for an earlier one: nothing is left to compare it with.
+    """
+    if anchor is None or known.sequence > anchor.last.sequence:
+        return False
+    if known.sequence < anchor.last.sequence:
+        form = f"of a record that is kept: those up to {anchor.last.sequence} were pruned"
+        raise _invalid("known_sequence", form, str(known.sequence))
+    return known == anchor.last
 
 
 def _known(request: pb.VerifyAuditRequest) -> Head | None:

@@ -13,6 +13,7 @@ from exchange.domain.symbols import ASSET_CODE, SYMBOL, canonical_symbol
 from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.feeds.book_answer import checked_depth
+from exchange.runtime.relayed import relayed
 from exchange.runtime.request import request_context
 from exchange.trading.core import book, keys
 from exchange.trading.core import commands as cmd
@@ -158,28 +159,25 @@ class TradingAdminService(admin_service_pb2_grpc.TradingAdminServiceServicer):
         """All instances side by side."""
         return await self._replicas.compare(request.symbol)
 
+    async def _leaders_answer(self, request: Any, context: Any) -> Any:
+        """The leader's answer, None where this instance leads. It is the leader that puts the call on record."""
+        method = request_context().method.rpartition("/")[2]
+        return None if self._replicas.leads else await self._replicas.ask_leader(method, request, context)
+
+    @relayed(_leaders_answer)
     async def HandOverLeadership(
         self, request: replicas_pb.HandOverLeadershipRequest, context: Any
     ) -> replicas_pb.HandOverLeadershipResponse:
         """Another instance leads."""
-        if not self._replicas.leads:
-            found: replicas_pb.HandOverLeadershipResponse = await self._replicas.ask_leader(
-                "HandOverLeadership", request, context
-            )
-            return found
         response = await self._replicas.hand_over()
         self._log.info("leadership handed over", operator=self._operator(), reason=request.reason)
         return response
 
+    @relayed(_leaders_answer)
     async def ActivateRules(
         self, request: replicas_pb.ActivateRulesRequest, context: Any
     ) -> replicas_pb.ActivateRulesResponse:
         """Newer rules hold, once all instances know them."""
-        if not self._replicas.leads:
-            found: replicas_pb.ActivateRulesResponse = await self._replicas.ask_leader(
-                "ActivateRules", request, context
-            )
-            return found
         version = request.rules_version
         self._replicas.check_rules(version)
         command = cmd.activate_rules(self._operator(), version)

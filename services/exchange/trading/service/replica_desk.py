@@ -77,9 +77,11 @@ class ReplicaDesk:
         )
 
     def check_rules(self, version: int) -> None:
-        """Raise ServiceError RULES_NOT_SUPPORTED where an instance does not know the rules. For the leader, which alone
-        knows all.
+        """Raise ServiceError RULES_NOT_SUPPORTED where an instance does not know the rules; NOT_READY where this one does not
+        lead: the leader alone knows all.
         """
+        if not self.leads:
+            raise ServiceError(ErrorReason.NOT_READY, "this instance does not lead")
         for replica in self._replica.replicas():
             if version > replica.supported_rules_version:
                 raise ServiceError(
