@@ -184,6 +184,33 @@ async def test_a_session_goes_on_behind_orders_beyond_the_rate(exchange: Exchang
     await session.close()
 
 
+async def test_an_order_that_was_beyond_the_rate_comes_again_and_never_behind_its_back(exchange: Exchange) -> None:
+    """Its old number is good until a later one was applied, whichever instance the session is attached to."""
+    session = await Session.open(limited(exchange, "slow"))
+    orders = [buying("0.01", f"{40000 + step}") for step in range(8)]
+    results = await session.run(1, *orders)
+    assert [reason_name(result) for result in results] == [""] * 6 + ["QUOTA_EXCEEDED"] * 2
+    pass_time(exchange, 1.0)
+    # 7 was not applied, nor anything after it: the place to go on is its own.
+    again = await Session.open(limited(exchange, "slow"))
+    assert again.opened.last_number == 6
+    (late,) = await again.run(7, orders[6])
+    assert late.order_id
+
+    cancel = cancelling(order_id=results[0].order_id)
+    beyond = await again.run(8, orders[7], orders[7], orders[7], cancel)
+    assert [reason_name(result) for result in beyond] == ["", "", "QUOTA_EXCEEDED", ""]
+    pass_time(exchange, 1.0)
+    before = len(await exchange.client("slow").listed())
+    third = await Session.open(limited(exchange, "slow"))
+    assert third.opened.last_number == 11
+    repeated = await third.run(8, orders[7], orders[7], orders[7], cancel, buying("0.01", "39000"))
+    assert [reason_name(result) for result in repeated] == ["", "", "COMMAND_NUMBER_USED", "", ""]
+    assert repeated[:2] == beyond[:2]
+    assert len(await exchange.client("slow").listed()) == before + 1
+    assert reason_name((await third.run(1, orders[1]))[0]) == "DUPLICATE_ID"
+
+
 def reason_name(result: Any) -> str:
     return ErrorReason.Name(result.reason) if result.reason else ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -18,11 +18,12 @@ from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.feeds.notices import HEARTBEAT_S, set_time
 from exchange.runtime.principal import Principal
 from exchange.trading.core import commands as cmd
-from exchange.trading.core.commands import Command
+from exchange.trading.core.commands import C_ACCOUNT, C_NUMBER, C_SESSION, Command
 from exchange.trading.core.constants import SESSION_ATTACHED, SESSION_RESULT_WINDOW
 from exchange.trading.core.events import (
     E_KIND,
     R_COUNT,
+    R_REASON,
     R_SEQUENCE,
     SC_ACCOUNT,
     SC_SESSION,
@@ -30,6 +31,7 @@ from exchange.trading.core.events import (
     SESSION_CHANGED,
     Result,
 )
+from exchange.trading.core.reasons import COMMAND_NUMBER_OUT_OF_WINDOW
 from exchange.trading.sequencer import Committed
 from exchange.trading.service import requests
 from exchange.trading.service.admittance import Admittance
@@ -372,12 +374,36 @@ class Sessions:
         response = pb.OrderSessionResponse()
         response.results.first_number = batch.first_number
         target = response.results.results
+        left_out: Callable[[int], bool] | None = None
         for slot in batch.slots:
             if isinstance(slot, ServiceError):
                 target.append(refused_result(slot))
-            else:
-                command_result(self._desk, next(results), slot, target.add())
+                continue
+            result = next(results)
+            if result[R_REASON] == COMMAND_NUMBER_OUT_OF_WINDOW:
+                if left_out is None:
+                    left_out = await self._left_out(slot, result)
+                if left_out(slot[C_NUMBER]):
+                    target.append(refused_result(ServiceError(ErrorReason.COMMAND_NUMBER_USED)))
+                    continue
+            command_result(self._desk, result, slot, target.add())
         return response
+
+    async def _left_out(self, command: Command, result: Result) -> Callable[[int], bool]:
+        """Tells of a number whether the session remembers what came before and after it, but not the number itself: its
+        command was refused before the journal, beyond a rate say, and never applied.
+        """
+        with contextlib.suppress(ServiceError):
+            await self._desk.reach(result[R_SEQUENCE])
+        account = self._desk.account(command[C_ACCOUNT])
+        session = account.sessions.get(command[C_SESSION]) if account is not None else None
+        if session is None:
+            return lambda _: False
+        known = {number for number, _ in session.results}
+        # Without results that were forgotten it remembers all from the first on.
+        oldest = min(known) if len(known) == SESSION_RESULT_WINDOW else 1
+        last = session.last_number
+        return lambda number: oldest <= number <= last and number not in known
 
     def _heartbeat(self) -> pb.OrderSessionResponse:
         response = pb.OrderSessionResponse()
