@@ -291,9 +291,9 @@ class WalletAdmin(_Calls):
         answer = await self._call(self._admin.GetWalletStatus, wallet_admin_service_pb2.GetWalletStatusRequest())
         return from_wire(WalletStatus, answer)
 
-    async def pending(self, *, limit: int = 100) -> list[Withdrawal]:
-        """Withdrawals that wait for an operator, the oldest first."""
-        request = wallet_admin_service_pb2.ListPendingWithdrawalsRequest()
+    async def pending(self, *, under_way: bool = False, limit: int = 100) -> list[Withdrawal]:
+        """Withdrawals that wait for an operator, or all that are `under_way`; the oldest first."""
+        request = wallet_admin_service_pb2.ListPendingWithdrawalsRequest(under_way=under_way)
         return await self._list(self._admin.ListPendingWithdrawals, request, "withdrawals", Withdrawal, limit)
 
     async def approve(self, withdrawal_id: str, *, reason: str = "") -> Withdrawal:

@@ -1,4 +1,4 @@
-"""Who may call a method: what the contract says beside it, and whether a principal suffices.
+"""Who may call a method, and how long it may take: what the contract says beside it, and whether a principal suffices.
 
 Every method of `pincex.*` carries `option (pincex.common.v1.access)`. A server reads it from the descriptor when a service
 is added; nothing is listed a second time, so nothing can be forgotten.
@@ -14,7 +14,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from exchange.runtime.errors import ErrorReason, ServiceError
 from exchange.runtime.principal import ADMIN, Principal
-from pincex.common.v1 import access_pb2
+from pincex.common.v1 import access_pb2, deadline_pb2
 
 # What a scope or role is called in tokens and principals: the contract's name in lower case.
 SCOPES: Final = frozenset(name.lower() for name, number in access_pb2.Access.Scope.items() if number)
@@ -105,6 +105,11 @@ def policy_of(method: MethodDescriptor) -> MethodPolicy:
         )
     except ValueError as error:
         raise AccessError(f"{method.full_name}: {error}") from error
+
+
+def deadline_of(method: MethodDescriptor) -> int:
+    """Seconds after which the edge gives up on a call, 0 where the contract gives the method no time of its own."""
+    return int(method.GetOptions().Extensions[deadline_pb2.deadline_seconds])
 
 
 def _scope_name(number: int) -> str:

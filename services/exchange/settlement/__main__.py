@@ -35,7 +35,9 @@ class App(ServiceApp):
         super().__init__(config.common, config.database_url)
         url = config.database_url.reveal()
         engine = EngineLink(self.client)
-        self.settler = Settler(url, self.instance, EventFeed(self.client, through_restores=True), Intake, passing=(FeedError,))
+        self.settler = Settler(
+            url, self.instance, EventFeed(self.client, through_restores=True), Intake, passing=(FeedError,)
+        )
         self.database = Database(url, self.instance)
         self.reconciler = Reconciler(self.database, engine, self.audit.trail)
         self.settler.metrics = self.reconciler.metrics = SettlementMetrics(

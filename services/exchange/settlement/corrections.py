@@ -229,7 +229,8 @@ class Corrections:
                     asked["asked_at"],
                 )
             else:
-                await self._execute(_END, number, REJECTED, None, f"{error.reason_name}: {error}")
+                giver = _transfer(correction)[0]
+                await self._execute(_END, number, REJECTED, None, f"{error.reason_name}: {giver}: {error}")
                 self._log.warning("the engine refused a correction", correction=number, error=str(error))
         else:
             await self._execute(_END, number, CARRIED_OUT, sequence, None)

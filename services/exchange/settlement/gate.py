@@ -38,7 +38,7 @@ class WithdrawalGate:
             last = await incidents.reconciled(connection)
             now = await connection.fetchval("SELECT clock_timestamp()")
         if count:
-            return f"{count} incidents are open"
+            return f"open incidents: {count}"
         if last is None:
             return "engine and ledger were not compared yet"
         if now - last.reconciled_at > self._max_age:

@@ -54,6 +54,10 @@ WHERE withdrawal_id = $1 AND status = 'AWAITING_APPROVAL' AND ending IS NULL RET
 _PENDING: Final = """
 SELECT * FROM withdrawals WHERE status = 'AWAITING_APPROVAL' AND ending IS NULL AND number > $1 ORDER BY number LIMIT $2
 """
+_UNDER_WAY: Final = """
+SELECT * FROM withdrawals WHERE status IN ('REQUESTED', 'AWAITING_APPROVAL', 'APPROVED', 'SENDING', 'BROADCAST') AND number > $1
+ORDER BY number LIMIT $2
+"""
 _PAGE: Final = """
 SELECT * FROM withdrawals WHERE account = $1 AND ($2 = '' OR asset = $2) AND ($3 = 0 OR number < $3)
 ORDER BY number DESC LIMIT $4
@@ -172,8 +176,9 @@ class Withdrawals:
         if known is not None:
             return known
         _check_amount(wanted)
-        if why := await self._stops.why():
-            raise ServiceError(ErrorReason.WITHDRAWALS_STOPPED, f"withdrawals are stopped: {why}")
+        if await self._stops.why():
+            # Why is for operators: it may name people, accounts, or what was found in the books.
+            raise ServiceError(ErrorReason.WITHDRAWALS_STOPPED)
         tier = await self._tiers.of(wanted.owner)
         network = wanted.network
         async with self._database.transaction() as connection:
@@ -219,10 +224,11 @@ class Withdrawals:
         async with self._database.connection() as connection:
             return [Withdrawal.of(row) for row in await connection.fetch(_PAGE, account, asset, before, limit)]
 
-    async def pending(self, after: int, limit: int) -> list[Withdrawal]:
-        """Those that wait for an operator, the oldest first, behind a number."""
+    async def pending(self, after: int, limit: int, *, under_way: bool = False) -> list[Withdrawal]:
+        """Those that wait for an operator, or all that are under way; the oldest first, behind a number."""
         async with self._database.connection() as connection:
-            return [Withdrawal.of(row) for row in await connection.fetch(_PENDING, after, limit)]
+            rows = await connection.fetch(_UNDER_WAY if under_way else _PENDING, after, limit)
+        return [Withdrawal.of(row) for row in rows]
 
     async def due(self, after: int, limit: int) -> list[tuple[str, int]]:
         """(id, number) of those that something is to be done for, behind a number."""

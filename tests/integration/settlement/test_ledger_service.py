@@ -193,7 +193,7 @@ async def test_what_the_engine_refuses_is_rejected_with_its_reason(exchange: Exc
     await settlement.settled(exchange)
     proposed = await propose(settlement, account="nobody")
     found = await approve(settlement, proposed.correction_id)
-    assert (found.status, found.problem.partition(":")[0]) == (pb.REJECTED, "INSUFFICIENT_FUNDS")
+    assert (found.status, found.problem.split(": ")[:2]) == (pb.REJECTED, ["INSUFFICIENT_FUNDS", "nobody"])
 
 
 async def test_approved_and_not_sent_it_is_driven_on_after_a_restart_and_moves_once(

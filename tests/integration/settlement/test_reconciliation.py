@@ -97,7 +97,7 @@ async def test_a_break_is_an_incident_and_stops_withdrawals_until_it_is_resolved
     (incident,) = (await settlement.ask("ListIncidents", pb.ListIncidentsRequest(open_only=True))).incidents
     assert list(incident.breaks) == [broken]
     closed = await gate(settlement)
-    assert (closed.open, closed.problem) == (False, "1 incidents are open")
+    assert (closed.open, closed.problem) == (False, "open incidents: 1")
     sample = settlement.app.registry.get_sample_value
     assert sample("pincex_settlement_open_incidents") == 1
     assert sample("pincex_settlement_breaks_total") == 2

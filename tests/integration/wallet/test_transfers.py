@@ -271,8 +271,8 @@ async def test_addresses_come_in_pages_by_asset_and_label(world: OutgoingWorld) 
         token = page.next_page_token
     assert seen == [("BTC", "a"), ("BTC", "b"), ("BTC", "Žofie"), ("ETH", "a")]
     assert not token
-    bad = paging.make_token("[1, 2]", "ann")
-    for other in (bad, paging.make_token('["a", "b", -1]', "ann"), "nonsense"):
+    bad = paging.make_token("[1, 2]", "addresses", "ann")
+    for other in (bad, paging.make_token('["a", "b", -1]', "addresses", "ann"), "nonsense"):
         call = world.listed.list(pb.ListWithdrawalAddressesRequest(page_token=other))
         assert await refused(call) == "INVALID_PAGE_TOKEN"
 
@@ -349,6 +349,8 @@ async def test_withdrawals_come_in_pages(world: OutgoingWorld) -> None:
     first = await world.calls.list(pb.ListWithdrawalsRequest(page_size=2))
     other = pb.ListWithdrawalsRequest(asset="BTC", page_token=first.next_page_token)
     assert await refused(world.calls.list(other)) == "INVALID_PAGE_TOKEN"
+    of_another_list = pb.ListWithdrawalsRequest(page_token=paging.make_token("2", "deposits", "ann", ""))
+    assert await refused(world.calls.list(of_another_list)) == "INVALID_PAGE_TOKEN"
     assert not (await world.calls.list(pb.ListWithdrawalsRequest(asset="USD"))).withdrawals
     world.as_user("operator")
     pending = await world.operations.pending(admin_pb.ListPendingWithdrawalsRequest(page_size=2))

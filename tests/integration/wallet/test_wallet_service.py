@@ -89,6 +89,9 @@ async def test_deposits_come_in_pages_the_newest_first(wallet: Wallet) -> None:
     assert not (await wallet.ask("ListDeposits", pb.ListDepositsRequest(asset="BTC"), "payer")).deposits
     foreign = await refused(wallet.ask("ListDeposits", rest, "another"))
     assert foreign.reason == "INVALID_PAGE_TOKEN", "a token is of its account"
+    others = pb.ListWithdrawalsRequest(asset="USD", page_token=first.next_page_token)
+    foreign = await refused(wallet.ask("ListWithdrawals", others, "payer"))
+    assert foreign.reason == "INVALID_PAGE_TOKEN", "and of its list"
 
 
 async def test_networks_and_status(wallet: Wallet, monkeypatch: pytest.MonkeyPatch) -> None:

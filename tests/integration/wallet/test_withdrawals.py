@@ -363,8 +363,13 @@ async def test_nothing_goes_out_while_it_must_not_and_all_goes_on_afterwards(wor
     assert world.sends("ann") == []
     error = await refusal(world.create("ann", "0.5", "meanwhile"))
     assert error.reason_name == ("ACCOUNT_FROZEN" if stop == "frozen" else "WITHDRAWALS_STOPPED")
+    assert not any(word in error.message for word in ("operator", "incident")), "that is no customer's affair"
+    world.as_user("operator")
+    under_way = await world.operations.pending(admin_pb.ListPendingWithdrawalsRequest(under_way=True))
+    assert [one.withdrawal_id for one in under_way.withdrawals] == [made.withdrawal_id]
+    assert not (await world.operations.pending(admin_pb.ListPendingWithdrawalsRequest())).withdrawals
     if stop == "operator":
-        assert "stopped by operator: incident 7" in error.message
+        assert (await world.stops.why()) == "stopped by operator: incident 7"
     assert (await world.create("ann", "0.5", "before")).withdrawal_id == made.withdrawal_id, "a repeat is answered"
     world.as_user("ann")
     limits = await world.calls.limits(pb.GetWithdrawalLimitsRequest())

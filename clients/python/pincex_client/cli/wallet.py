@@ -241,9 +241,14 @@ def status(context: typer.Context) -> None:
     _show_status(context, call(context, lambda exchange: exchange.admin.wallet.status()))
 
 
-def pending(context: typer.Context, *, limit: Limit = 50) -> None:
+def pending(
+    context: typer.Context,
+    *,
+    under_way: Annotated[bool, typer.Option(help="All that have not come to their end.")] = False,
+    limit: Limit = 50,
+) -> None:
     """Show withdrawals that wait for an operator, the oldest first."""
-    found = call(context, lambda exchange: exchange.admin.wallet.pending(limit=limit))
+    found = call(context, lambda exchange: exchange.admin.wallet.pending(under_way=under_way, limit=limit))
     rows = [(one.account, *_withdrawal_row(one)) for one in found]
     _table(context, found, ("account", *_WITHDRAWAL_COLUMNS), rows)
 
@@ -343,7 +348,7 @@ def _show_status(context: typer.Context, found: wallet.WalletStatus) -> None:
         print_json(found)
         return
     state = "[bold red]stopped[/]" if found.withdrawals_stopped else "[green]go out[/green]"
-    out.print(f"withdrawals {state}; {found.frozen_accounts} accounts are frozen")
+    out.print(f"withdrawals {state}; frozen accounts: {found.frozen_accounts}")
     if found.problem:
         out.print(found.problem, markup=False)
     rows: list[tuple[Any, ...]] = [(one.state, one.count, render.plain(one.oldest_time)) for one in found.states]

@@ -33,11 +33,11 @@ class KycAdminService(kyc_service_pb2_grpc.KycAdminServiceServicer):
         """The oldest first."""
         size = paging.page_size(request.page_size)
         status = status_name(request.status)
-        after = paging.number_position(request.page_token, status)
+        after = paging.number_position(request.page_token, "cases", status)
         found = await self._review.listed(status, after, size + 1)
         response = pb.ListCasesResponse(cases=map(case_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].case_id), status)
+            response.next_page_token = paging.make_token(str(found[size - 1].case_id), "cases", status)
         return response
 
     async def GetCase(self, request: pb.GetCaseRequest, context: Any) -> pb.KycCase:

@@ -113,12 +113,14 @@ class SettlementService(settlement_service_pb2_grpc.SettlementServiceServicer):
         account = accounts.account_name(request.account)
         size = paging.page_size(request.page_size)
         asset = request.asset.upper()
-        before = _place(paging.read_token(request.page_token, account, asset))
+        before = _place(paging.read_token(request.page_token, "postings", account, asset))
         found = await accounts.postings(self._database, account, asset, before, size + 1)
         response = pb.ListPostingsResponse(postings=[posting_message(account, line) for line in found[:size]])
         if len(found) > size:
             last = found[size - 1]
-            response.next_page_token = paging.make_token(f"{last.time_ns}.{last.posting_id}", account, asset)
+            response.next_page_token = paging.make_token(
+                f"{last.time_ns}.{last.posting_id}", "postings", account, asset
+            )
         return response
 
     # --- incidents ---
@@ -126,11 +128,13 @@ class SettlementService(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def ListIncidents(self, request: pb.ListIncidentsRequest, context: Any) -> pb.ListIncidentsResponse:
         """The newest first."""
         size = paging.page_size(request.page_size)
-        before = paging.number_position(request.page_token, request.open_only)
+        before = paging.number_position(request.page_token, "incidents", request.open_only)
         found = await incidents.listed(self._database, open_only=request.open_only, before=before, limit=size + 1)
         response = pb.ListIncidentsResponse(incidents=map(incident_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].incident_id), request.open_only)
+            response.next_page_token = paging.make_token(
+                str(found[size - 1].incident_id), "incidents", request.open_only
+            )
         return response
 
     async def ResolveIncident(self, request: pb.ResolveIncidentRequest, context: Any) -> pb.Incident:
@@ -180,11 +184,11 @@ class SettlementService(settlement_service_pb2_grpc.SettlementServiceServicer):
     async def ListCorrections(self, request: pb.ListCorrectionsRequest, context: Any) -> pb.ListCorrectionsResponse:
         """The newest first."""
         size = paging.page_size(request.page_size)
-        before = paging.number_position(request.page_token)
+        before = paging.number_position(request.page_token, "corrections")
         found = await self._corrections.listed(before, size + 1)
         response = pb.ListCorrectionsResponse(corrections=map(correction_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].correction_id))
+            response.next_page_token = paging.make_token(str(found[size - 1].correction_id), "corrections")
         return response
 
     async def _amount(self, asset: str, amount: str, *, signed: bool) -> tuple[str, int]:

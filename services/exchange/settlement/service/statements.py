@@ -43,7 +43,7 @@ class StatementService(statement_service_pb2_grpc.StatementServiceServicer):
         account = request_context(context).principal.account
         asset, from_ns, to_ns = _wanted(request)
         size = paging.page_size(request.page_size)
-        filters = (account, asset, from_ns, to_ns)
+        filters = ("statement", account, asset, from_ns, to_ns)
         page = _page(paging.read_token(request.page_token, *filters), from_ns)
         wanted, after = ((from_ns, to_ns), None) if page is None else page
         found = await statements.draw_up(self._database, account, asset, wanted, after, size)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
 
-from exchange.runtime.access import AccessError, MethodPolicy, policy_of
-from pincex.common.v1 import deadline_pb2
+from exchange.runtime.access import AccessError, MethodPolicy, deadline_of, policy_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,7 +126,7 @@ def _method(method: MethodDescriptor) -> Method:
         repeatable=options.idempotency_level in _REPEATABLE,
         http=tuple(_bindings(options.Extensions[annotations_pb2.http])),
         access=access,
-        deadline_s=options.Extensions[deadline_pb2.deadline_seconds],
+        deadline_s=deadline_of(method),
     )
 
 

@@ -35,13 +35,13 @@ class AddressListCalls:
         """By asset and label."""
         account = request_context().principal.account
         size = paging.page_size(request.page_size)
-        after = _place(paging.read_token(request.page_token, account))
+        after = _place(paging.read_token(request.page_token, "addresses", account))
         found = await self._addresses.page(account, after, size + 1)
         response = pb.ListWithdrawalAddressesResponse(addresses=map(address_message, found[:size]))
         if len(found) > size:
             last = found[size - 1]
             position = json.dumps([last.asset, last.label, last.number])
-            response.next_page_token = paging.make_token(position, account)
+            response.next_page_token = paging.make_token(position, "addresses", account)
         return response
 
     async def remove(self, request: pb.RemoveWithdrawalAddressRequest) -> pb.RemoveWithdrawalAddressResponse:

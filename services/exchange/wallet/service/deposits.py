@@ -47,11 +47,11 @@ class DepositCalls:
         """The newest first."""
         account, asset = request_context().principal.account, request.asset.upper()
         size = paging.page_size(request.page_size)
-        before = paging.number_position(request.page_token, account, asset)
+        before = paging.number_position(request.page_token, "deposits", account, asset)
         if asset:
             await self._networks.assets.decimals(asset)
         found = await deposits.listed(self._database, account, asset, before, size + 1)
         response = pb.ListDepositsResponse(deposits=map(deposit_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].deposit_id), account, asset)
+            response.next_page_token = paging.make_token(str(found[size - 1].deposit_id), "deposits", account, asset)
         return response

@@ -46,7 +46,7 @@ class TransferCalls:
         """Sent and received."""
         account = request_context().principal.account
         size = paging.page_size(request.page_size)
-        before = paging.number_position(request.page_token, account)
+        before = paging.number_position(request.page_token, "transfers", account)
         found = await self._transfers.page(account, before, size + 1)
         response = pb.ListTransfersResponse()
         for one in found[:size]:
@@ -56,7 +56,7 @@ class TransferCalls:
                 # What the sender calls it is the sender's.
                 message.request_id = ""
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].number), account)
+            response.next_page_token = paging.make_token(str(found[size - 1].number), "transfers", account)
         return response
 
 

@@ -29,11 +29,12 @@ class WithdrawalOperations:
     async def pending(self, request: pb.ListPendingWithdrawalsRequest) -> pb.ListPendingWithdrawalsResponse:
         """The oldest first."""
         size = paging.page_size(request.page_size)
-        after = paging.number_position(request.page_token)
-        found = await self._withdrawals.pending(after, size + 1)
+        filters = ("pending withdrawals", request.under_way)
+        after = paging.number_position(request.page_token, *filters)
+        found = await self._withdrawals.pending(after, size + 1, under_way=request.under_way)
         response = pb.ListPendingWithdrawalsResponse(withdrawals=map(withdrawal_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].number))
+            response.next_page_token = paging.make_token(str(found[size - 1].number), *filters)
         return response
 
     async def approve(self, request: pb.ApproveWithdrawalRequest) -> types_pb2.Withdrawal:

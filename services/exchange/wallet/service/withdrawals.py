@@ -69,11 +69,11 @@ class WithdrawalCalls:
         """The newest first."""
         account, asset = _account(), request.asset.upper()
         size = paging.page_size(request.page_size)
-        before = paging.number_position(request.page_token, account, asset)
+        before = paging.number_position(request.page_token, "withdrawals", account, asset)
         found = await self._withdrawals.page(account, asset, before, size + 1)
         response = pb.ListWithdrawalsResponse(withdrawals=map(withdrawal_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = paging.make_token(str(found[size - 1].number), account, asset)
+            response.next_page_token = paging.make_token(str(found[size - 1].number), "withdrawals", account, asset)
         return response
 
     async def cancel(self, request: pb.CancelWithdrawalRequest) -> types_pb2.Withdrawal:

@@ -28,7 +28,7 @@ from pincex.common.v1 import access_pb2 as pincex_dot_common_dot_v1_dot_access__
 from pincex.wallet.v1 import types_pb2 as pincex_dot_wallet_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pincex/wallet/v1/wallet_admin_service.proto\x12\x10pincex.wallet.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\x1a\x1cpincex/wallet/v1/types.proto\"[\n\x1dListPendingWithdrawalsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\"\x88\x01\n\x1eListPendingWithdrawalsResponse\x12>\n\x0bwithdrawals\x18\x01 \x03(\x0b\x32\x1c.pincex.wallet.v1.WithdrawalR\x0bwithdrawals\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n\x18\x41pproveWithdrawalRequest\x12#\n\rwithdrawal_id\x18\x01 \x01(\tR\x0cwithdrawalId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"V\n\x17RejectWithdrawalRequest\x12#\n\rwithdrawal_id\x18\x01 \x01(\tR\x0cwithdrawalId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"0\n\x16StopWithdrawalsRequest\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"2\n\x18ResumeWithdrawalsRequest\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\x18\n\x16GetWalletStatusRequest\"Q\n\x07\x43ustody\x12\x18\n\x07network\x18\x01 \x01(\tR\x07network\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x03 \x01(\tR\x06\x61mount\"u\n\nStateCount\x12\x14\n\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12;\n\x0boldest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\"\xed\x01\n\x0cWalletStatus\x12/\n\x13withdrawals_stopped\x18\x01 \x01(\x08R\x12withdrawalsStopped\x12\x18\n\x07problem\x18\x02 \x01(\tR\x07problem\x12\x34\n\x06states\x18\x03 \x03(\x0b\x32\x1c.pincex.wallet.v1.StateCountR\x06states\x12\x33\n\x07\x63ustody\x18\x04 \x03(\x0b\x32\x19.pincex.wallet.v1.CustodyR\x07\x63ustody\x12\'\n\x0f\x66rozen_accounts\x18\x05 \x01(\rR\x0e\x66rozenAccounts\"H\n\x14\x46reezeAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"F\n\x12ThawAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"Y\n\rAccountFreeze\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x66rozen\x18\x02 \x01(\x08R\x06\x66rozen\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xa1\x01\n\x16SimulateDepositRequest\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x18\n\x07\x61\x63\x63ount\x18\x02 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x03 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x04 \x01(\tR\x06\x61mount\x12%\n\x0etransaction_id\x18\x05 \x01(\tR\rtransactionId\"@\n\x17SimulateDepositResponse\x12%\n\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\"=\n\x14SimulateReorgRequest\x12%\n\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\"\x17\n\x15SimulateReorgResponse2\xbf\x0c\n\x12WalletAdminService\x12\xb2\x01\n\x16ListPendingWithdrawals\x12/.pincex.wallet.v1.ListPendingWithdrawalsRequest\x1a\x30.pincex.wallet.v1.ListPendingWithdrawalsResponse\"5\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02#\x12!/admin/wallet/withdrawals/pending\x12\xa7\x01\n\x11\x41pproveWithdrawal\x12*.pincex.wallet.v1.ApproveWithdrawalRequest\x1a\x1c.pincex.wallet.v1.Withdrawal\"H\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\x36\"1/admin/wallet/withdrawals/{withdrawal_id}/approve:\x01*\x12\xa4\x01\n\x10RejectWithdrawal\x12).pincex.wallet.v1.RejectWithdrawalRequest\x1a\x1c.pincex.wallet.v1.Withdrawal\"G\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\x35\"0/admin/wallet/withdrawals/{withdrawal_id}/reject:\x01*\x12\x92\x01\n\x0fStopWithdrawals\x12(.pincex.wallet.v1.StopWithdrawalsRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"5\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/wallet/withdrawals:stop:\x01*\x12\x98\x01\n\x11ResumeWithdrawals\x12*.pincex.wallet.v1.ResumeWithdrawalsRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02%\" /admin/wallet/withdrawals:resume:\x01*\x12\x85\x01\n\x0fGetWalletStatus\x12(.pincex.wallet.v1.GetWalletStatusRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"(\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/wallet/status\x12\x99\x01\n\rFreezeAccount\x12&.pincex.wallet.v1.FreezeAccountRequest\x1a\x1f.pincex.wallet.v1.AccountFreeze\"?\x90\x02\x02\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02,\"\'/admin/wallet/accounts/{account}/freeze:\x01*\x12\x92\x01\n\x0bThawAccount\x12$.pincex.wallet.v1.ThawAccountRequest\x1a\x1f.pincex.wallet.v1.AccountFreeze\"<\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02*\"%/admin/wallet/accounts/{account}/thaw:\x01*\x12\x9f\x01\n\x0fSimulateDeposit\x12(.pincex.wallet.v1.SimulateDepositRequest\x1a).pincex.wallet.v1.SimulateDepositResponse\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02%\" /admin/wallet/simulator/deposits:\x01*\x12\x97\x01\n\rSimulateReorg\x12&.pincex.wallet.v1.SimulateReorgRequest\x1a\'.pincex.wallet.v1.SimulateReorgResponse\"5\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/wallet/simulator/reorgs:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+pincex/wallet/v1/wallet_admin_service.proto\x12\x10pincex.wallet.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpincex/common/v1/access.proto\x1a\x1cpincex/wallet/v1/types.proto\"x\n\x1dListPendingWithdrawalsRequest\x12\x1b\n\tpage_size\x18\x01 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x02 \x01(\tR\tpageToken\x12\x1b\n\tunder_way\x18\x03 \x01(\x08R\x08underWay\"\x88\x01\n\x1eListPendingWithdrawalsResponse\x12>\n\x0bwithdrawals\x18\x01 \x03(\x0b\x32\x1c.pincex.wallet.v1.WithdrawalR\x0bwithdrawals\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"W\n\x18\x41pproveWithdrawalRequest\x12#\n\rwithdrawal_id\x18\x01 \x01(\tR\x0cwithdrawalId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"V\n\x17RejectWithdrawalRequest\x12#\n\rwithdrawal_id\x18\x01 \x01(\tR\x0cwithdrawalId\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"0\n\x16StopWithdrawalsRequest\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"2\n\x18ResumeWithdrawalsRequest\x12\x16\n\x06reason\x18\x01 \x01(\tR\x06reason\"\x18\n\x16GetWalletStatusRequest\"Q\n\x07\x43ustody\x12\x18\n\x07network\x18\x01 \x01(\tR\x07network\x12\x14\n\x05\x61sset\x18\x02 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x03 \x01(\tR\x06\x61mount\"u\n\nStateCount\x12\x14\n\x05state\x18\x01 \x01(\tR\x05state\x12\x14\n\x05\x63ount\x18\x02 \x01(\rR\x05\x63ount\x12;\n\x0boldest_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\noldestTime\"\xed\x01\n\x0cWalletStatus\x12/\n\x13withdrawals_stopped\x18\x01 \x01(\x08R\x12withdrawalsStopped\x12\x18\n\x07problem\x18\x02 \x01(\tR\x07problem\x12\x34\n\x06states\x18\x03 \x03(\x0b\x32\x1c.pincex.wallet.v1.StateCountR\x06states\x12\x33\n\x07\x63ustody\x18\x04 \x03(\x0b\x32\x19.pincex.wallet.v1.CustodyR\x07\x63ustody\x12\'\n\x0f\x66rozen_accounts\x18\x05 \x01(\rR\x0e\x66rozenAccounts\"H\n\x14\x46reezeAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"F\n\x12ThawAccountRequest\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06reason\x18\x02 \x01(\tR\x06reason\"Y\n\rAccountFreeze\x12\x18\n\x07\x61\x63\x63ount\x18\x01 \x01(\tR\x07\x61\x63\x63ount\x12\x16\n\x06\x66rozen\x18\x02 \x01(\x08R\x06\x66rozen\x12\x16\n\x06reason\x18\x03 \x01(\tR\x06reason\"\xa1\x01\n\x16SimulateDepositRequest\x12\x18\n\x07\x61\x64\x64ress\x18\x01 \x01(\tR\x07\x61\x64\x64ress\x12\x18\n\x07\x61\x63\x63ount\x18\x02 \x01(\tR\x07\x61\x63\x63ount\x12\x14\n\x05\x61sset\x18\x03 \x01(\tR\x05\x61sset\x12\x16\n\x06\x61mount\x18\x04 \x01(\tR\x06\x61mount\x12%\n\x0etransaction_id\x18\x05 \x01(\tR\rtransactionId\"@\n\x17SimulateDepositResponse\x12%\n\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\"=\n\x14SimulateReorgRequest\x12%\n\x0etransaction_id\x18\x01 \x01(\tR\rtransactionId\"\x17\n\x15SimulateReorgResponse2\xbf\x0c\n\x12WalletAdminService\x12\xb2\x01\n\x16ListPendingWithdrawals\x12/.pincex.wallet.v1.ListPendingWithdrawalsRequest\x1a\x30.pincex.wallet.v1.ListPendingWithdrawalsResponse\"5\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02#\x12!/admin/wallet/withdrawals/pending\x12\xa7\x01\n\x11\x41pproveWithdrawal\x12*.pincex.wallet.v1.ApproveWithdrawalRequest\x1a\x1c.pincex.wallet.v1.Withdrawal\"H\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\x36\"1/admin/wallet/withdrawals/{withdrawal_id}/approve:\x01*\x12\xa4\x01\n\x10RejectWithdrawal\x12).pincex.wallet.v1.RejectWithdrawalRequest\x1a\x1c.pincex.wallet.v1.Withdrawal\"G\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02\x35\"0/admin/wallet/withdrawals/{withdrawal_id}/reject:\x01*\x12\x92\x01\n\x0fStopWithdrawals\x12(.pincex.wallet.v1.StopWithdrawalsRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"5\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/wallet/withdrawals:stop:\x01*\x12\x98\x01\n\x11ResumeWithdrawals\x12*.pincex.wallet.v1.ResumeWithdrawalsRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02%\" /admin/wallet/withdrawals:resume:\x01*\x12\x85\x01\n\x0fGetWalletStatus\x12(.pincex.wallet.v1.GetWalletStatusRequest\x1a\x1e.pincex.wallet.v1.WalletStatus\"(\x90\x02\x01\xaa\xd4\x18\x05\"\x03\x04\x03\x06\x82\xd3\xe4\x93\x02\x16\x12\x14/admin/wallet/status\x12\x99\x01\n\rFreezeAccount\x12&.pincex.wallet.v1.FreezeAccountRequest\x1a\x1f.pincex.wallet.v1.AccountFreeze\"?\x90\x02\x02\xaa\xd4\x18\x06\"\x02\x04\x03(\x01\x82\xd3\xe4\x93\x02,\"\'/admin/wallet/accounts/{account}/freeze:\x01*\x12\x92\x01\n\x0bThawAccount\x12$.pincex.wallet.v1.ThawAccountRequest\x1a\x1f.pincex.wallet.v1.AccountFreeze\"<\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02*\"%/admin/wallet/accounts/{account}/thaw:\x01*\x12\x9f\x01\n\x0fSimulateDeposit\x12(.pincex.wallet.v1.SimulateDepositRequest\x1a).pincex.wallet.v1.SimulateDepositResponse\"7\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02%\" /admin/wallet/simulator/deposits:\x01*\x12\x97\x01\n\rSimulateReorg\x12&.pincex.wallet.v1.SimulateReorgRequest\x1a\'.pincex.wallet.v1.SimulateReorgResponse\"5\x90\x02\x02\xaa\xd4\x18\x05\"\x01\x04(\x01\x82\xd3\xe4\x93\x02#\"\x1e/admin/wallet/simulator/reorgs:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,39 +56,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WALLETADMINSERVICE'].methods_by_name['SimulateReorg']._loaded_options = None
   _globals['_WALLETADMINSERVICE'].methods_by_name['SimulateReorg']._serialized_options = b'\220\002\002\252\324\030\005\"\001\004(\001\202\323\344\223\002#\"\036/admin/wallet/simulator/reorgs:\001*'
   _globals['_LISTPENDINGWITHDRAWALSREQUEST']._serialized_start=189
-  _globals['_LISTPENDINGWITHDRAWALSREQUEST']._serialized_end=280
-  _globals['_LISTPENDINGWITHDRAWALSRESPONSE']._serialized_start=283
-  _globals['_LISTPENDINGWITHDRAWALSRESPONSE']._serialized_end=419
-  _globals['_APPROVEWITHDRAWALREQUEST']._serialized_start=421
-  _globals['_APPROVEWITHDRAWALREQUEST']._serialized_end=508
-  _globals['_REJECTWITHDRAWALREQUEST']._serialized_start=510
-  _globals['_REJECTWITHDRAWALREQUEST']._serialized_end=596
-  _globals['_STOPWITHDRAWALSREQUEST']._serialized_start=598
-  _globals['_STOPWITHDRAWALSREQUEST']._serialized_end=646
-  _globals['_RESUMEWITHDRAWALSREQUEST']._serialized_start=648
-  _globals['_RESUMEWITHDRAWALSREQUEST']._serialized_end=698
-  _globals['_GETWALLETSTATUSREQUEST']._serialized_start=700
-  _globals['_GETWALLETSTATUSREQUEST']._serialized_end=724
-  _globals['_CUSTODY']._serialized_start=726
-  _globals['_CUSTODY']._serialized_end=807
-  _globals['_STATECOUNT']._serialized_start=809
-  _globals['_STATECOUNT']._serialized_end=926
-  _globals['_WALLETSTATUS']._serialized_start=929
-  _globals['_WALLETSTATUS']._serialized_end=1166
-  _globals['_FREEZEACCOUNTREQUEST']._serialized_start=1168
-  _globals['_FREEZEACCOUNTREQUEST']._serialized_end=1240
-  _globals['_THAWACCOUNTREQUEST']._serialized_start=1242
-  _globals['_THAWACCOUNTREQUEST']._serialized_end=1312
-  _globals['_ACCOUNTFREEZE']._serialized_start=1314
-  _globals['_ACCOUNTFREEZE']._serialized_end=1403
-  _globals['_SIMULATEDEPOSITREQUEST']._serialized_start=1406
-  _globals['_SIMULATEDEPOSITREQUEST']._serialized_end=1567
-  _globals['_SIMULATEDEPOSITRESPONSE']._serialized_start=1569
-  _globals['_SIMULATEDEPOSITRESPONSE']._serialized_end=1633
-  _globals['_SIMULATEREORGREQUEST']._serialized_start=1635
-  _globals['_SIMULATEREORGREQUEST']._serialized_end=1696
-  _globals['_SIMULATEREORGRESPONSE']._serialized_start=1698
-  _globals['_SIMULATEREORGRESPONSE']._serialized_end=1721
-  _globals['_WALLETADMINSERVICE']._serialized_start=1724
-  _globals['_WALLETADMINSERVICE']._serialized_end=3323
+  _globals['_LISTPENDINGWITHDRAWALSREQUEST']._serialized_end=309
+  _globals['_LISTPENDINGWITHDRAWALSRESPONSE']._serialized_start=312
+  _globals['_LISTPENDINGWITHDRAWALSRESPONSE']._serialized_end=448
+  _globals['_APPROVEWITHDRAWALREQUEST']._serialized_start=450
+  _globals['_APPROVEWITHDRAWALREQUEST']._serialized_end=537
+  _globals['_REJECTWITHDRAWALREQUEST']._serialized_start=539
+  _globals['_REJECTWITHDRAWALREQUEST']._serialized_end=625
+  _globals['_STOPWITHDRAWALSREQUEST']._serialized_start=627
+  _globals['_STOPWITHDRAWALSREQUEST']._serialized_end=675
+  _globals['_RESUMEWITHDRAWALSREQUEST']._serialized_start=677
+  _globals['_RESUMEWITHDRAWALSREQUEST']._serialized_end=727
+  _globals['_GETWALLETSTATUSREQUEST']._serialized_start=729
+  _globals['_GETWALLETSTATUSREQUEST']._serialized_end=753
+  _globals['_CUSTODY']._serialized_start=755
+  _globals['_CUSTODY']._serialized_end=836
+  _globals['_STATECOUNT']._serialized_start=838
+  _globals['_STATECOUNT']._serialized_end=955
+  _globals['_WALLETSTATUS']._serialized_start=958
+  _globals['_WALLETSTATUS']._serialized_end=1195
+  _globals['_FREEZEACCOUNTREQUEST']._serialized_start=1197
+  _globals['_FREEZEACCOUNTREQUEST']._serialized_end=1269
+  _globals['_THAWACCOUNTREQUEST']._serialized_start=1271
+  _globals['_THAWACCOUNTREQUEST']._serialized_end=1341
+  _globals['_ACCOUNTFREEZE']._serialized_start=1343
+  _globals['_ACCOUNTFREEZE']._serialized_end=1432
+  _globals['_SIMULATEDEPOSITREQUEST']._serialized_start=1435
+  _globals['_SIMULATEDEPOSITREQUEST']._serialized_end=1596
+  _globals['_SIMULATEDEPOSITRESPONSE']._serialized_start=1598
+  _globals['_SIMULATEDEPOSITRESPONSE']._serialized_end=1662
+  _globals['_SIMULATEREORGREQUEST']._serialized_start=1664
+  _globals['_SIMULATEREORGREQUEST']._serialized_end=1725
+  _globals['_SIMULATEREORGRESPONSE']._serialized_start=1727
+  _globals['_SIMULATEREORGRESPONSE']._serialized_end=1750
+  _globals['_WALLETADMINSERVICE']._serialized_start=1753
+  _globals['_WALLETADMINSERVICE']._serialized_end=3352
 # @@protoc_insertion_point(module_scope)
