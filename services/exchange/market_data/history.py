@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import asyncpg
 import structlog
 
 from exchange.market_data import history_store as store
@@ -221,14 +222,16 @@ class History:
         self.days = None
         while True:
             await asyncio.sleep(STOPPED_LOOK_S)
-            with contextlib.suppress(*postgres.CONNECTION_ERRORS):
+            # While it is being restored there may be no tables.
+            with contextlib.suppress(asyncpg.PostgresError, *postgres.CONNECTION_ERRORS):
                 connection = await postgres.connect(self._database_url, application_name=self._name)
                 try:
-                    if await store.read_offset(connection) != self._begun:
-                        self.problem, self._feed.head_sequence = "", 0
-                        return
+                    offset = await store.read_offset(connection)
                 finally:
                     connection.terminate()
+                if offset != self._begun:
+                    self._begun, self.problem, self._feed.head_sequence = offset, "", 0
+                    return
 
     def _end_streams(self) -> None:
         for listener in self._listeners:
