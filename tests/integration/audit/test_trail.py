@@ -180,13 +180,13 @@ async def test_a_record_whose_answer_was_lost_is_stored_once(
         def __init__(self, connection: Any) -> None:
             self._connection = connection
 
-        async def fetchrow(self, *arguments: Any, **options: Any) -> Any:
+        async def fetch(self, *arguments: Any, **options: Any) -> Any:
             nonlocal lost
-            row = await self._connection.fetchrow(*arguments, **options)
+            rows = await self._connection.fetch(*arguments, **options)
             if lost:
                 lost -= 1
                 raise asyncpg.ConnectionDoesNotExistError
-            return row
+            return rows
 
         def terminate(self) -> None:
             self._connection.terminate()
@@ -196,9 +196,28 @@ async def test_a_record_whose_answer_was_lost_is_stored_once(
 
     monkeypatch.setattr(postgres, "connect", connect_badly)
     async with running_trail(stored.database.auth_url, tmp_path) as trail:
-        await asyncio.gather(trail.begun(entry(1)), trail.begun(entry(2)))
+        await asyncio.gather(*(trail.begun(entry(number)) for number in range(3)))
     assert lost == 0
-    assert await stored.told() == [("BEGUN", "r-1", ""), ("BEGUN", "r-2", "")]
+    assert await stored.told() == [("BEGUN", f"r-{number}", "") for number in range(3)]
+
+
+async def test_what_comes_while_records_are_stored_is_stored_with_one_commit(
+    stored: Trail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_trail, "MAX_BATCH", 8)
+    async with running_trail(stored.database.auth_url, tmp_path) as trail:
+        await trail.begun(entry(0))
+        await asyncio.gather(*(trail.begun(entry(number)) for number in range(1, 21)))
+    assert await stored.told() == [("BEGUN", f"r-{number}", "") for number in range(21)]
+    assert (await stored.verdict()).broken == 0
+    commits = await asyncpg.connect(stored.database.admin_url)
+    found = await commits.fetch("SELECT count(*) FROM audit_records GROUP BY xmin ORDER BY min(sequence)")
+    await commits.close()
+    assert [row["count"] for row in found] == [1, 8, 8, 4]
+    # Each caller got the number and the hash of its own record.
+    told = {line["request_id"]: (line["sequence"], line["hash"]) for line in lines(tmp_path)}
+    records = await stored.reader.after(0, 1 << 62, 100)
+    assert told == {record.request_id: (record.sequence, record.hash.hex()) for record in records}
 
 
 async def test_a_record_that_was_on_its_way_when_its_action_was_refused_is_followed_by_that_end(
@@ -214,6 +233,8 @@ async def test_a_record_that_was_on_its_way_when_its_action_was_refused_is_follo
     )
     async with running_trail(stored.database.auth_url, tmp_path) as trail:
         first = asyncio.create_task(refused(trail, 1))
+        while not (trail._queue and trail._queue[0].sent):  # type: ignore[attr-defined]  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
         second = asyncio.create_task(refused(trail, 2))
         given_up = asyncio.create_task(trail.begun(entry(3)))
         await asyncio.sleep(0)

@@ -7,6 +7,7 @@ import contextlib
 from collections import deque
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Final
 
 import asyncpg
@@ -19,6 +20,8 @@ from exchange.runtime.audit.metrics import AuditMetrics
 from exchange.runtime.audit.records import BEGUN, ENDED, HAPPENED, AuditRecord, Writer
 from exchange.runtime.errors import ErrorReason, ServiceError
 
+MAX_BATCH: Final = 64
+"""Records that one statement stores; of details alone at most 1 MiB."""
 MAX_WAITING: Final = 4_096
 """Records that wait for the database. Beyond half of it no action begins; beyond all of it records stay in audit.log."""
 BEGIN_WAIT_S: Final = 2.0
@@ -26,7 +29,7 @@ BEGIN_WAIT_S: Final = 2.0
 END_WAIT_S: Final = 1.0
 """How long its answer waits for its last record, while the database answers at all."""
 APPEND_TIMEOUT_S: Final = 5.0
-"""A statement that takes longer is given up with its connection; the record is sent again and stands once."""
+"""A statement that takes longer is given up with its connection; its records are sent again and stand once."""
 RETRY_S: Final = 0.25
 CLOSE_WAIT_S: Final = 2.0
 """How long a process that ends still tries to store what waits."""
@@ -34,9 +37,14 @@ CLOSE_WAIT_S: Final = 2.0
 # A refusal of the server too: until somebody mends it, the trail is away.
 _FAILURES: Final[tuple[type[Exception], ...]] = (asyncpg.PostgresError, *postgres.CONNECTION_ERRORS)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# One after the other in the order of the arrays, one commit for all: what takes the time is the commit.
 _APPEND: Final = """
     SELECT stored_sequence, stored_hash
-    FROM audit_append($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+    FROM unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+        $9::text[], $10::text[], $11::text[], $12::text[], $13::text[])
+        WITH ORDINALITY AS r (c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13, place),
+        audit_append(c1, c2, c3, c4, c5, c6, c7, c8, c9, c10, c11, c12, c13)
+    ORDER BY place
 """
 
 
@@ -52,10 +60,10 @@ class _Waiting:
 class PostgresTrail:
     """Writes records of one process in the order in which they were made (`contract.AuditTrail`).
 
-    One connection and one task append, a statement for each record. What has not been stored stays in the queue, and is
-    sent again with the same id after whatever failure. Lines of audit.log are written at once, those of `begun` with
-    number and hash. Make it inside the running loop, `start` it, `close` it at the end. `url` is of a role that may call
-    audit_append.
+    One connection and one task append: a statement stores what has come while the one before it ran, MAX_BATCH at most, all
+    of it or nothing. What has not been stored stays in the queue, and is sent again with the same id after whatever failure.
+    Lines of audit.log are written at once, those of `begun` with number and hash. Make it inside the running loop, `start` it,
+    `close` it at the end. `url` is of a role that may call audit_append.
     """
 
     def __init__(self, url: str, file: AuditFile, security: SecurityLog, writer: Writer, metrics: AuditMetrics) -> None:
@@ -179,37 +187,43 @@ class PostgresTrail:
     async def _store_all(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
         while True:
             await self._filled.wait()
-            waiting = self._queue[0]
-            waiting.sent = True
-            record = waiting.record
-            row = await connection.fetchrow(
-                _APPEND,
-                record.record_id,
-                _EPOCH + timedelta(microseconds=record.micros),
-                record.phase,
-                record.service,
-                record.instance,
-                record.action,
-                record.actor,
-                record.credential,
-                record.address,
-                record.details,
-                record.reason,
-                record.request_id,
-                record.outcome,
-                timeout=APPEND_TIMEOUT_S,
+            batch = list(islice(self._queue, MAX_BATCH))
+            for waiting in batch:
+                waiting.sent = True
+            rows = await connection.fetch(
+                _APPEND, *zip(*(_values(waiting.record) for waiting in batch), strict=True), timeout=APPEND_TIMEOUT_S
             )
-            assert row is not None
+            assert len(rows) == len(batch), "a row for each record"
             if self._away:
                 self._away = False
                 self._log.info("audit records are stored again", waiting=len(self._queue))
-            # Nobody takes back what was sent, so it is still the first.
-            self._queue.popleft()
+            for waiting, row in zip(batch, rows, strict=True):
+                # Nobody takes back what was sent, so it is still the first.
+                self._queue.popleft()
+                if not waiting.stored.cancelled():
+                    waiting.stored.set_result((row["stored_sequence"], row["stored_hash"]))
             self._changed()
-            if not waiting.stored.cancelled():
-                waiting.stored.set_result((row["stored_sequence"], row["stored_hash"]))
 
     def _say_away(self, error: Exception) -> None:
         if not self._away:
             self._away = True
             self._log.error("audit records cannot be stored", error=repr(error), waiting=len(self._queue))
+
+
+def _values(record: AuditRecord) -> tuple[object, ...]:
+    """In the order of audit_append's parameters."""
+    return (
+        record.record_id,
+        _EPOCH + timedelta(microseconds=record.micros),
+        record.phase,
+        record.service,
+        record.instance,
+        record.action,
+        record.actor,
+        record.credential,
+        record.address,
+        record.details,
+        record.reason,
+        record.request_id,
+        record.outcome,
+    )
