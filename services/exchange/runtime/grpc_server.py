@@ -75,6 +75,7 @@ class GrpcServer:
         limits: ServerLimits | None = None,
         with_reflection: bool = True,
         with_channelz: bool = False,
+        describes_all: bool = False,
         drain: Drain | None = None,
         credentials: grpc.ServerCredentials | None = None,
         trail: AuditTrail | None = None,
@@ -82,7 +83,8 @@ class GrpcServer:
     ) -> None:
         """Prepare a server for `address` (`host:port`, port 0 for any free one, or `unix:path`).
 
-        Raises nothing yet: `start` binds.
+        `describes_all`: reflection tells of all services of the exchange, as the listener before it carries them. Raises
+        nothing yet: `start` binds.
         """
         self._address = address
         self._limits = limits if limits is not None else ServerLimits()
@@ -90,6 +92,7 @@ class GrpcServer:
         self._credentials = credentials
         self._with_reflection = with_reflection
         self._with_channelz = with_channelz
+        self._describes_all = describes_all
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
         self._services: list[str] = []
         self._health = health_aio.HealthServicer()
@@ -207,7 +210,8 @@ class GrpcServer:
                 MethodPolicy(roles=frozenset({OPERATOR})),
             )
         if self._with_reflection:
-            servicer = reflection.reflection_servicer(self._services)
+            others = reflection.exchange_services() if self._describes_all else ()
+            servicer = reflection.reflection_servicer((*self._services, *others))
             self.add(reflection.add_v1alpha, servicer, _FOR_ANYONE)
             self.add(reflection.add_v1, servicer, _FOR_ANYONE)
 

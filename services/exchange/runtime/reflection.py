@@ -4,12 +4,17 @@ The Python package has v1alpha alone; v1 is the same messages in another package
 those of v1alpha and its calls served by the same code.
 """
 
+import importlib
+import pkgutil
 from collections.abc import Iterable
 from typing import Any, Final
 
 from google.protobuf import descriptor_pb2, descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from grpc_reflection.v1alpha._async import ReflectionServicer  # the public name is not in the stubs
+
+from exchange.runtime.access import policy_of
 
 V1ALPHA: Final = "grpc.reflection.v1alpha.ServerReflection"
 V1: Final = "grpc.reflection.v1.ServerReflection"
@@ -19,7 +24,24 @@ _V1_FILE: Final = "grpc/reflection/v1/reflection.proto"
 def reflection_servicer(service_names: Iterable[str]) -> Any:
     """Return the servicer that tells of these services and of reflection itself."""
     _describe_v1()
-    return ReflectionServicer([*service_names, V1ALPHA, V1])
+    return ReflectionServicer({*service_names, V1ALPHA, V1})
+
+
+def exchange_services() -> list[str]:
+    """All services of our contracts that a listener carries: behind the edge one server describes what many serve.
+
+    Their generated modules are imported (30 ms): that is how the default pool learns of them.
+    """
+    found = []
+    for module in pkgutil.walk_packages(importlib.import_module("pincex").__path__, "pincex."):
+        if module.name.endswith("_pb2"):
+            file = importlib.import_module(module.name).DESCRIPTOR
+            found += [name.full_name for name in file.services_by_name.values() if _is_carried(name)]
+    return found
+
+
+def _is_carried(service: ServiceDescriptor) -> bool:
+    return not all(policy_of(method).internal for method in service.methods)
 
 
 def add_v1alpha(servicer: Any, server: Any) -> None:

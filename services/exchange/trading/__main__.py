@@ -149,6 +149,7 @@ class App:
                 resolver=self.identity.resolver(operator=operator),
                 metrics=metrics,
                 with_channelz=operator,
+                describes_all=operator,
                 drain=self.drain,
                 credentials=tls.server_credentials() if tls is not None else None,
                 trail=self.audit.trail,

@@ -11,6 +11,7 @@ import pytest
 from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 
 from exchange.runtime.principal import DevelopmentResolver
+from exchange.runtime.reflection import exchange_services
 from tests.unit.runtime.conftest import SERVICE, Echo
 
 GRPCURL = Path(sys.executable).parent / "grpcurl"
@@ -46,6 +47,16 @@ async def test_grpcurl_lists_describes_and_calls(start):
         assert f"stream .grpc.reflection.{version}.ServerReflectionRequest" in described
     answer = await grpcurl(address, "grpc.health.v1.Health/Check")
     assert json.loads(answer) == {"status": "SERVING"}
+
+
+def test_all_services_that_a_listener_carries_can_be_described() -> None:
+    found = set(exchange_services())
+    assert {
+        "pincex.settlement.v1.SettlementService",
+        "pincex.wallet.v1.WalletService",
+        "pincex.kyc.v1.KycAdminService",
+    } <= found
+    assert not [name for name in found if not name.startswith("pincex.")]
 
 
 async def test_channelz_is_for_operators(start):
