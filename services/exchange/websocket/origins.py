@@ -25,5 +25,9 @@ def is_allowed(origins: Sequence[str], hosts: Sequence[str]) -> bool:
     origin = origins[0].lower()
     if _LOCAL.fullmatch(origin) is not None:
         return True
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        # No URL, such as "http://[".
+        return False
     return parts.scheme in {"http", "https"} and parts.netloc != "" and parts.netloc == hosts[0].lower()
