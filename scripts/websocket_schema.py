@@ -33,6 +33,7 @@ _CHANNELS: Final[Mapping[str, tuple[tuple[str, ...], dict[str, Schema], frozense
         {"symbol": _SYMBOL, "depth": _DEPTH, "interval_ms": _INTERVAL_MS},
         frozenset({"depth", "interval_ms"}),
     ),
+    "book-orders": ((".pincex.marketdata.v1.BookOrdersUpdate",), {"symbol": _SYMBOL}, frozenset()),
     "trades": ((".pincex.trading.v1.TradeUpdate",), {"symbol": _SYMBOL}, frozenset()),
     "ticker": ((".pincex.marketdata.v1.MarketDataUpdate",), {"symbol": _SYMBOL}, frozenset({"symbol"})),
     "candles": (

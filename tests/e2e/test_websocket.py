@@ -103,7 +103,7 @@ async def test_every_channel_begins_and_orders_are_seen_on_them(exchange_stack: 
         assert (await client.ask("place", request=sell))["type"] == "result"
         await asyncio.to_thread(place, exchange_stack, "BUY", "50000", "0.002")
         wanted = {("trades", "trades"), ("orders", "fill"), ("ticker", "tickers"), ("candles", "candles")}
-        wanted |= {("balances", "changed")}
+        wanted |= {("balances", "changed"), ("book-orders", "delta")}
         while wanted:
             message = await client.until(lambda one: one["type"] == "update")
             wanted -= {(message["channel"], content) for content in message["data"]}
@@ -174,7 +174,7 @@ async def test_the_document_s_dialogues_are_what_is_said(exchange_stack: Exchang
 
 
 def test_the_document_has_its_dialogues_and_a_wrong_answer_is_seen() -> None:
-    assert {"book", "errors", "orders"} <= DIALOGUES.keys()
+    assert {"book", "errors", "orders", "priority"} == DIALOGUES.keys()
     assert difference({"a": {"b": "...", "c": 1}}, {"a": {"b": 7, "c": 1, "d": 2}}) == ""
     assert difference({"a": {"c": 1}}, {"a": {"c": 2}}) == ".a.c: 2, not 1"
     assert difference({"a": 1}, {}) == ".a: None, not 1"

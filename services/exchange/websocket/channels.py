@@ -17,7 +17,7 @@ INTERVALS: Final = ("1s", "1m", "5m", "15m", "1h", "4h", "1d")
 DEFAULT_DEPTH: Final = 50
 DEFAULT_INTERVAL: Final = "1m"
 
-BOOK, TRADES, TICKER, CANDLES = "book", "trades", "ticker", "candles"
+BOOK, BOOK_ORDERS, TRADES, TICKER, CANDLES = "book", "book-orders", "trades", "ticker", "candles"
 BEST_PRICES, STATUS, ORDERS, BALANCES = "best-prices", "status", "orders", "balances"
 
 
@@ -39,6 +39,7 @@ CHANNELS: Final = {
     channel.name: channel
     for channel in (
         Channel(BOOK, ("symbol",), ("depth", "interval_ms")),
+        Channel(BOOK_ORDERS, ("symbol",)),
         Channel(TRADES, ("symbol",)),
         Channel(TICKER, (), ("symbol",), latest=True),
         Channel(CANDLES, ("symbol",), ("interval",), latest=True),

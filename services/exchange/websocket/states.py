@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 from zlib import crc32
 
-from exchange.websocket.channels import BEST_PRICES, BOOK, CANDLES, STATUS, TICKER, TRADES, Key
+from exchange.websocket.channels import BEST_PRICES, BOOK, BOOK_ORDERS, CANDLES, STATUS, TICKER, TRADES, Key
 from exchange.websocket.updates import Kind, Update
 
 TRADES_SHOWN: Final = 100
@@ -74,6 +74,61 @@ class BookState:
             "checksum": last["checksum"],
             "resume_token": last["resume_token"],
             "snapshot": {"bids": bids, "asks": asks, "mode": self._mode},
+        }
+
+
+class OrderBookState:
+    """A book order by order; `docs/MARKET_DATA.md` says how its messages are applied."""
+
+    def __init__(self) -> None:
+        # By price, in no order, its orders by id in the order of priority: a dictionary keeps the order in which they came.
+        self._sides: dict[str, dict[str, dict[str, dict[str, Any]]]] = {"BUY": {}, "SELL": {}}
+        self._orders: dict[str, dict[str, Any]] = {}
+        self._last: dict[str, Any] = {}
+
+    def apply(self, update: Update) -> None:
+        """See `State`."""
+        self._last = body = update.body
+        if update.kind is Kind.SNAPSHOT:
+            self._sides = {"BUY": {}, "SELL": {}}
+            self._orders.clear()
+        content = body.get("snapshot") or body.get("delta") or {}
+        moved = set(content.get("moved_to_back", ()))
+        for order in content.get("orders", ()):
+            self._take(order, moved=order["order_id"] in moved)
+
+    def _take(self, order: dict[str, Any], *, moved: bool) -> None:
+        order_id, side = order["order_id"], self._sides[order["side"]]
+        before = self._orders.get(order_id)
+        gone = _is_zero(order["quantity"])
+        if before is not None and (gone or moved or before["price"] != order["price"]):
+            queue = side[before["price"]]
+            del queue[order_id], self._orders[order_id]
+            if not queue:
+                del side[before["price"]]
+        if not gone:
+            self._orders[order_id] = order
+            side.setdefault(order["price"], {})[order_id] = order
+
+    def snapshot(self) -> dict[str, Any]:
+        """See `State`; the checksum is computed, and must be the one that came."""
+        bids, asks = (
+            [queues[price] for price in sorted(queues, key=Decimal, reverse=side == "BUY")]
+            for side, queues in self._sides.items()
+        )
+        last = self._last
+        if checksum(_levels(bids), _levels(asks)) != last["checksum"]:
+            raise WrongState(f"the book of {last['symbol']} by orders at {last['sequence']}")
+        return {
+            "symbol": last["symbol"],
+            "sequence": last["sequence"],
+            "prev_sequence": "0",
+            "checksum": last["checksum"],
+            "resume_token": last["resume_token"],
+            "snapshot": {
+                "orders": [order for queue in (*bids, *asks) for order in queue.values()],
+                "moved_to_back": [],
+            },
         }
 
 
@@ -153,6 +208,8 @@ def state_of(key: Key) -> State:
     """An empty one for a channel. Raises KeyError for a private one: those are nobody else's."""
     if key.channel == BOOK:
         return BookState()
+    if key.channel == BOOK_ORDERS:
+        return OrderBookState()
     if key.channel == TRADES:
         return TapeState()
     if key.channel == CANDLES:
@@ -180,6 +237,17 @@ _LATEST: Final = {
 
 def _price(level: dict[str, Any]) -> Decimal:
     return Decimal(level["price"])
+
+
+def _levels(queues: list[dict[str, dict[str, Any]]]) -> list[dict[str, Any]]:
+    """The levels that the checksum is of, from the orders of each price."""
+    found = []
+    for queue in queues[:CHECKSUM_LEVELS]:
+        orders = list(queue.values())
+        # A sum of amounts has as many digits behind the point as they.
+        total = sum((Decimal(order["quantity"]) for order in orders), Decimal(0))
+        found.append({"price": orders[0]["price"], "quantity": f"{total:f}"})
+    return found
 
 
 def _is_zero(quantity: str) -> bool:

@@ -76,6 +76,7 @@ async def test_the_other_operations_of_orders(traded: Served) -> None:
         ({"price": "0.001"}, "PRICE_OFF_TICK", "price"),
         ({"side": "hold"}, "UNKNOWN_ENUM_VALUE", "side"),
         ({"colour": "red"}, "FIELD_NOT_ALLOWED", "colour"),
+        ({"orderType": "MARKET"}, "MALFORMED_REQUEST", "order_type"),
         ({"symbol": "NOSUCH"}, "UNKNOWN_SYMBOL", ""),
         ({"expire_time": "tomorrow"}, "MALFORMED_REQUEST", ""),
         ({"client_order_id": "two words"}, "INVALID_FIELD", "client_order_id"),

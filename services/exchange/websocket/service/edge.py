@@ -174,6 +174,9 @@ def _call(channel: grpc.aio.Channel, key: Key, token: str, metadata: tuple[tuple
                 symbol=key.symbol, depth=key.depth, interval_ms=key.interval_ms, resume_token=token
             )
             return data.StreamBook(conflated, metadata=metadata)
+        case channels.BOOK_ORDERS:
+            by_order = md.StreamBookOrdersRequest(symbol=key.symbol, resume_token=token)
+            return data.StreamBookOrders(by_order, metadata=metadata)
         case channels.TRADES:
             trades = market_service_pb2.StreamTradesRequest(symbol=key.symbol, resume_token=token)
             return market.StreamTrades(trades, metadata=metadata)
@@ -211,10 +214,14 @@ def _parsed(body: dict[str, Any], kind: type[Message]) -> Message:
     """Raises ServiceError, naming what does not fit. Names of enum values may have any case, as in REST."""
     fields = {name: field for field in kind.DESCRIPTOR.fields for name in (field.name, field.json_name)}
     shaped: dict[str, Any] = {}
-    for name, value in body.items():
-        field = fields.get(name)
+    for given, value in body.items():
+        field = fields.get(given)
         if field is None:
-            raise ServiceError(ErrorReason.FIELD_NOT_ALLOWED, "no such field", metadata={"field": name})
+            raise ServiceError(ErrorReason.FIELD_NOT_ALLOWED, "no such field", metadata={"field": given})
+        name = field.name
+        if name in shaped:
+            # `orderType` is `order_type`.
+            raise ServiceError(ErrorReason.MALFORMED_REQUEST, "a field is given twice", metadata={"field": name})
         shaped[name] = value
         if field.enum_type is not None and isinstance(value, str):
             shaped[name] = value.upper()
