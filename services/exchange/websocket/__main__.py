@@ -52,14 +52,13 @@ class App(ServiceApp):
 
     def _share(self) -> Share:
         clients = self.server.clients.values()
-        addresses = Counter(client.socket.address for client in clients)
         return Share(
             instance=self.instance,
             connections=len(clients),
             authenticated=sum(bool(client.session.account) for client in clients),
             subscriptions=sum(len(client.session.subscriptions) for client in clients),
             channels=dict(Counter(name for client in clients for name in client.session.channels)),
-            addresses=dict(addresses.most_common(ADDRESSES_PUBLISHED)),
+            addresses=dict(self.server.addresses.most_common(ADDRESSES_PUBLISHED)),
         )
 
 

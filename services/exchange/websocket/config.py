@@ -48,6 +48,9 @@ class Config:
                 connections=environment.integer(
                     "PINCEX_WS_MAX_CONNECTIONS", usual.connections, minimum=1, maximum=100_000
                 ),
+                connections_of_address=environment.integer(
+                    "PINCEX_WS_MAX_CONNECTIONS_OF_ADDRESS", usual.connections_of_address, minimum=1, maximum=100_000
+                ),
                 subscriptions=environment.integer(
                     "PINCEX_WS_MAX_SUBSCRIPTIONS", usual.subscriptions, minimum=1, maximum=10_000
                 ),

@@ -14,6 +14,8 @@ class Limits:
     """
 
     connections: int = 10_000
+    # Of them from one address: one client's mistake, or malice, must not use up all of them.
+    connections_of_address: int = 1_000
     subscriptions: int = 200
     messages_per_second: float = 100.0
     messages_burst: float = 300.0
@@ -27,6 +29,8 @@ class Limits:
     ping_timeout_s: float = 20.0
     close_timeout_s: float = 5.0
     open_timeout_s: float = 10.0
+    # Who does not read cannot be pinged: it is dropped once nothing was heard of it for so long.
+    silence_s: float = 60.0
     idle_s: float = 600.0
     feeds: int = 2_000
     # Messages of a public channel that are kept for who comes back with a resume token.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,17 +48,18 @@ def read(text: str | bytes) -> Request:
         raise Unreadable(ServiceError(ErrorReason.MALFORMED_REQUEST, "send text messages: JSON is no binary message"))
     try:
         found = msgspec.json.decode(text)
+        _refuse_repeated_names(text)
     except msgspec.DecodeError as error:
         raise Unreadable(ServiceError(ErrorReason.MALFORMED_REQUEST, f"this is no JSON: {error}")) from None
     except RecursionError:
         raise Unreadable(ServiceError(ErrorReason.MALFORMED_REQUEST, "the JSON is nested too deep")) from None
     if not isinstance(found, dict):
         raise Unreadable(ServiceError(ErrorReason.MALFORMED_REQUEST, "a message must be a JSON object"))
-    request_id = found.pop("id", "")
-    if request_id and not (isinstance(request_id, str) and is_client_id(request_id)):
+    request_id = found.pop("id", None)
+    if request_id is not None and not (isinstance(request_id, str) and is_client_id(request_id)):
         message = "id must be a text of 1 to 64 printable ASCII characters without spaces"
         raise Unreadable(ServiceError(ErrorReason.INVALID_FIELD, message, metadata={"field": "id"}))
-    request_id = request_id if isinstance(request_id, str) else ""
+    request_id = request_id or ""
     op = found.pop("op", "")
     if not op:
         raise Unreadable(ServiceError(ErrorReason.FIELD_REQUIRED, metadata={"field": "op"}), request_id)
@@ -72,6 +74,20 @@ def read(text: str | bytes) -> Request:
                 extra = ServiceError(ErrorReason.FIELD_NOT_ALLOWED, metadata={"field": field})
                 raise Unreadable(extra, request_id, op)
     return Request(op, request_id, found)
+
+
+def _refuse_repeated_names(text: str) -> None:
+    """Who reads such an order takes one of the two values, and the client may have meant the other. Raises Unreadable."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len(pairs) > 1 and len(dict(pairs)) < len(pairs):
+            raise Unreadable(ServiceError(ErrorReason.MALFORMED_REQUEST, "a field is given twice"))
+
+    json.loads(text, object_pairs_hook=once, parse_int=_nothing, parse_float=_nothing)
+
+
+def _nothing(_number: str) -> None:
+    """A number's value does not matter to its name."""
 
 
 def body_of(request: Request) -> dict[str, Any]:

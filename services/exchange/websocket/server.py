@@ -124,6 +124,8 @@ class WebSocketServer:
         self.limits = limits
         self.counts = counts
         self.clients: dict[Socket, Client] = {}
+        # How many of them there are, by address.
+        self.addresses: Counter[str] = Counter()
         self.port = 0
         self._exchange = exchange
         self._instance = instance
@@ -188,12 +190,13 @@ class WebSocketServer:
         if self._upkeep is not None:
             self._upkeep.cancel()
             await asyncio.gather(self._upkeep, return_exceptions=True)
+        reason = "DRAINING: connect again"
         for client in list(self.clients.values()):
-            client.why = client.why or DRAINING
-        if self._server is not None:
-            self._server.close(code=CloseCode.GOING_AWAY, reason="DRAINING: connect again")
-            await self._server.wait_closed()
+            self._close(client, DRAINING, CloseCode.GOING_AWAY, reason)
         await asyncio.gather(*self._closing, return_exceptions=True)
+        if self._server is not None:
+            self._server.close(code=CloseCode.GOING_AWAY, reason=reason)
+            await self._server.wait_closed()
         await self.feeds.close()
 
     def clean_up(self, idle_s: float) -> int:
@@ -238,6 +241,9 @@ class WebSocketServer:
             raise ServiceError(ErrorReason.MALFORMED_REQUEST, f"{FORWARDED_KEY} is too long")
         host, port = socket.remote_address[:2]
         socket.address = client_address(f"ipv4:{host}:{port}", ((FORWARDED_KEY, forwarded),))
+        if self.addresses[socket.address] >= self.limits.connections_of_address:
+            limit = f"{self.limits.connections_of_address} connections of an address"
+            raise ServiceError(ErrorReason.QUOTA_EXCEEDED, metadata={"limit": limit})
         given = {name: _single(headers.get_all(name), name) for name in (AUTHORIZATION_KEY, ACCOUNT_KEY)}
         socket.credentials = from_headers(given, forwarded)
         if not socket.credentials.is_anonymous:
@@ -261,6 +267,7 @@ class WebSocketServer:
             lambda: self._too_busy(socket),
         )
         client = self.clients[socket] = Client(socket, session)
+        self.addresses[socket.address] += 1
         try:
             outbox.put(messages.welcome(self._instance, socket.account, self.limits))
             if self._draining:
@@ -271,6 +278,9 @@ class WebSocketServer:
             pass
         finally:
             del self.clients[socket]
+            self.addresses[socket.address] -= 1
+            if not self.addresses[socket.address]:
+                del self.addresses[socket.address]
             self._left.set()
             await session.close()
             self.counts.closed[client.why or _why(socket)] += 1
@@ -294,7 +304,12 @@ class WebSocketServer:
     async def _close_now(self, client: Client, code: CloseCode, reason: str) -> None:
         # What it follows costs nothing more, however long its connection takes to end.
         await client.session.close()
-        await client.socket.close(code, reason)
+        try:
+            # The library waits without a limit for who does not read to take what was written before.
+            async with asyncio.timeout(self.limits.close_timeout_s):
+                await client.socket.close(code, reason)
+        except TimeoutError:
+            client.socket.transport.abort()
 
     def _is_idle(self, client: Client, now: float, idle_s: float) -> bool:
         session = client.session
@@ -304,11 +319,14 @@ class WebSocketServer:
         return asks_nothing or now - client.socket.heard_at >= idle_s
 
     async def _close_idle(self) -> None:
+        limits = self.limits
         while True:
-            await asyncio.sleep(min(UPKEEP_S, self.limits.idle_s / 4))
+            await asyncio.sleep(min(UPKEEP_S, limits.idle_s / 4, limits.silence_s / 4))
             now = asyncio.get_running_loop().time()
             for client in list(self.clients.values()):
-                if self._is_idle(client, now, self.limits.idle_s):
+                if now - client.socket.heard_at >= limits.silence_s:
+                    self._close(client, NO_PONG, CloseCode.INTERNAL_ERROR, "keepalive: nothing was heard of you")
+                elif self._is_idle(client, now, limits.idle_s):
                     reason = "idle: subscribe to something, or ask for something"
                     self._close(client, IDLE, CloseCode.NORMAL_CLOSURE, reason)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
+import socket
 from collections import Counter
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -127,3 +129,21 @@ async def speaking(url: str, *, welcomed: bool = True, **options: Any) -> AsyncI
         if welcomed:
             assert (await speaker.next())["type"] == "welcome"
         yield speaker
+
+
+def mute_client(port: int, **request: str) -> socket.socket:
+    """A client that asks for something and never reads a byte, so that it answers no ping either; close it."""
+    mute = socket.socket()
+    # What the kernel keeps for it is little.
+    mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    mute.connect(("127.0.0.1", port))
+    key = base64.b64encode(b"0123456789abcdef").decode()
+    shake = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+    text = json.dumps(request).encode()
+    assert len(text) < 126, "one byte says how long it is"
+    # A mask of zeros changes nothing.
+    mute.sendall(
+        f"GET /ws HTTP/1.1\r\nHost: x\r\n{shake}\r\n\r\n".encode() + bytes((0x81, 0x80 | len(text), 0, 0, 0, 0))
+    )
+    mute.sendall(text)
+    return mute

@@ -16,6 +16,7 @@ from exchange.runtime.errors import ErrorReason
 from exchange.websocket.updates import Kind, Update
 from tests.integration.trading.engine_app import eventually
 from tests.integration.websocket.scripted import ScriptedExchange, book, level, special
+from tests.integration.websocket.speaker import mute_client
 
 if TYPE_CHECKING:
     from tests.integration.websocket.conftest import Serve, Served
@@ -195,11 +196,22 @@ async def test_orders_beyond_what_may_wait_are_refused_and_market_data_go_on(
 BAD: list[tuple[str, str, str]] = [
     ("{", "MALFORMED_REQUEST", ""),
     ('"text"', "MALFORMED_REQUEST", ""),
+    ("[]", "MALFORMED_REQUEST", ""),
+    ("17", "MALFORMED_REQUEST", ""),
+    ("null", "MALFORMED_REQUEST", ""),
+    ("", "MALFORMED_REQUEST", ""),
     ("[" * 50_000, "MALFORMED_REQUEST", ""),
+    ('{"op":"place","id":"x","request":' + '{"a":' * 10_000 + "1" + "}" * 10_001, "MALFORMED_REQUEST", ""),
+    ('{"op":"ping","id":NaN}', "MALFORMED_REQUEST", ""),
+    ('{"op":"ping","op":"place","id":"x"}', "MALFORMED_REQUEST", ""),
+    ('{"op":"place","id":"x","request":{"symbol":"BTCUSD","symbol":"ETHUSD"}}', "MALFORMED_REQUEST", ""),
     ("{}", "FIELD_REQUIRED", ""),
     ('{"op":"dance","id":"x"}', "INVALID_FIELD", "x"),
     ('{"op":7,"id":"x"}', "INVALID_FIELD", "x"),
     ('{"op":"ping","id":7}', "INVALID_FIELD", ""),
+    ('{"op":"ping","id":0}', "INVALID_FIELD", ""),
+    ('{"op":"ping","id":""}', "INVALID_FIELD", ""),
+    ('{"op":"ping","id":' + "9" * 4_000 + "}", "INVALID_FIELD", ""),
     ('{"op":"ping","id":"with space"}', "INVALID_FIELD", ""),
     ('{"op":"ping","id":"x","more":1}', "FIELD_NOT_ALLOWED", "x"),
     ('{"op":"subscribe","id":"x"}', "FIELD_REQUIRED", "x"),
@@ -211,6 +223,7 @@ BAD: list[tuple[str, str, str]] = [
     ('{"op":"subscribe","id":"x","channel":"ticker","symbol":""}', "UNKNOWN_SYMBOL", "x"),
     ('{"op":"subscribe","id":"x","channel":"book","symbol":"BTCUSD","depth":11}', "INVALID_FIELD", "x"),
     ('{"op":"subscribe","id":"x","channel":"book","symbol":"BTCUSD","depth":"10"}', "INVALID_FIELD", "x"),
+    ('{"op":"subscribe","id":"x","channel":"book","symbol":"BTCUSD","depth":' + "9" * 400 + "}", "INVALID_FIELD", "x"),
     ('{"op":"subscribe","id":"x","channel":"book","symbol":"BTCUSD","depth":10.0}', "INVALID_FIELD", "x"),
     ('{"op":"subscribe","id":"x","channel":"book","symbol":"BTCUSD","interval_ms":false}', "INVALID_FIELD", "x"),
     ('{"op":"subscribe","id":"x","channel":"candles","symbol":"BTCUSD","interval":"2m"}', "INVALID_FIELD", "x"),
@@ -250,6 +263,20 @@ async def test_a_frame_of_a_megabyte_ends_its_own_connection_with_a_reason_and_n
         assert (code, (reason or "").partition(":")[0]) == (1009, "BODY_TOO_LARGE")
         assert (await other.ask("ping"))["type"] == "pong"
         await eventually(lambda: served.counts.closed["too_large"] == 1, "it is counted")
+
+
+@pytest.mark.parametrize(("fragment_bytes", "compression"), [(1_000_000, None), (60_000, None), (60_000, "deflate")])
+async def test_a_message_is_as_large_as_all_of_it_in_whatever_pieces_it_comes(
+    served: Served, fragment_bytes: int, compression: str | None
+) -> None:
+    whole = " " * 1_000_000
+    message = (whole[at : at + fragment_bytes] for at in range(0, len(whole), fragment_bytes))
+    async with served.speak(compression=compression) as client, served.speak() as other:
+        with contextlib.suppress(ConnectionClosed):
+            await client.socket.send(message)
+        code, reason = await client.closed()
+        assert (code, (reason or "").partition(":")[0]) == (1009, "BODY_TOO_LARGE")
+        assert (await other.ask("ping"))["type"] == "pong"
 
 
 async def test_ten_thousand_subscriptions_are_too_many_and_those_within_the_limit_stay(
@@ -340,6 +367,24 @@ async def test_connections_beyond_the_limit_are_refused(serve: Serve) -> None:
         assert (await client.ask("ping"))["type"] == "pong"
 
 
+async def test_one_address_cannot_take_the_connections_of_the_others(serve: Serve) -> None:
+    greedy, other = ({"x-forwarded-for": address} for address in ("198.51.100.7", "198.51.100.8"))
+    async with serve(connections_of_address=2) as served:
+        async with served.speak(additional_headers=greedy), served.speak(additional_headers=greedy) as second:
+            with pytest.raises(InvalidStatus) as refused:
+                async with served.speak(additional_headers=greedy):
+                    pass
+            assert refused.value.response.status_code == 429
+            assert b"QUOTA_EXCEEDED" in refused.value.response.body
+            async with served.speak(additional_headers=other):
+                pass
+            await second.socket.close()
+            await eventually(lambda: len(served.server.clients) == 1, "its place is free")
+            async with served.speak(additional_headers=greedy) as client:
+                assert (await client.ask("ping"))["type"] == "pong"
+        await eventually(lambda: not served.server.addresses, "nothing is kept of who has left")
+
+
 # --- ends ---
 
 
@@ -352,6 +397,19 @@ async def test_idle_connections_are_closed_and_those_that_follow_something_stay(
         code, reason = await idle.closed()
         assert (code, (reason or "").partition(":")[0]) == (1000, "idle")
         assert (await follows.ask("ping"))["type"] == "pong"
+
+
+async def test_a_client_that_has_vanished_is_dropped_and_those_that_answer_stay(
+    serve: Serve, exchange: ScriptedExchange
+) -> None:
+    exchange.on_open = lambda script: script.say(book(10, BIDS, []))
+    async with serve(ping_interval_s=0.1, ping_timeout_s=0.1, close_timeout_s=0.1) as served, served.speak() as stays:
+        # Nobody tells the server that it is gone.
+        with mute_client(served.server.port, op="subscribe", channel="book", symbol="BTCUSD"):
+            await eventually(lambda: served.server.subscriptions["book"] == 1, "it follows")
+            await eventually(lambda: served.counts.closed["no_pong"] == 1, "it is dropped")
+            assert served.server.subscriptions["book"] == 0
+        assert (await stays.ask("ping"))["type"] == "pong"
 
 
 async def test_a_clean_up_closes_who_is_idle_and_nobody_whose_order_is_under_way(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.integration.trading.engine_app import eventually
 from tests.integration.websocket.scripted import ScriptedExchange, book, book_change, level, status
-from tests.integration.websocket.speaker import speaking
+from tests.integration.websocket.speaker import DEADLINE_S, mute_client, speaking
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from tests.integration.websocket.conftest import Serve, Served
-    from tests.integration.websocket.speaker import Speaker
+    from tests.integration.websocket.scripted import Script
 
 # What the kernel keeps for a connection is little, so that a client falls behind at once.
 SMALL: Any = {"write_buffer_bytes": 1_024, "linger_s": 0.1, "close_timeout_s": 0.2}
@@ -27,9 +31,9 @@ def small_socket(port: int) -> socket.socket:
     return found
 
 
-def shrink(served: Served, speaker: Speaker) -> None:
+def shrink(served: Served, address: object) -> None:
     """The same on the server's side of a connection."""
-    (client,) = [one for one in served.server.clients if one.remote_address == speaker.socket.local_address]
+    (client,) = [one for one in served.server.clients if one.remote_address == address]
     client.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
 
 
@@ -45,7 +49,7 @@ async def test_who_does_not_read_a_book_is_closed_and_the_others_get_everything(
     async with serve(queue_messages=50, **SMALL) as served, served.speak() as reads, stalled(served) as sleeps:
         await reads.subscribe("book", symbol="BTCUSD")
         await sleeps.subscribe("book", symbol="BTCUSD")
-        shrink(served, sleeps)
+        shrink(served, sleeps.socket.local_address)
         script = exchange.opened["book"][0]
         last = 10
         while not served.counts.closed["slow_consumer"]:
@@ -60,6 +64,49 @@ async def test_who_does_not_read_a_book_is_closed_and_the_others_get_everything(
         await eventually(lambda: len(served.server.clients) == 1, "its connection is over")
 
 
+@asynccontextmanager
+async def nobody_reads(served: Served, exchange: ScriptedExchange) -> AsyncIterator[None]:
+    """A client that reads nothing, and for whom so much waits that nothing more goes out to it, no ping either."""
+    exchange.on_open = lambda script: script.say(status(10, 0, "OPEN", snapshot=True))
+    with mute_client(served.server.port, op="subscribe", channel="status") as mute:
+        await eventually(lambda: served.server.subscriptions["status"] == 1, "it follows")
+        shrink(served, mute.getsockname())
+        await flood(served, await exchange.stream("status"))
+        yield
+
+
+async def flood(served: Served, script: Script) -> None:
+    """Until nothing of what is said goes out any more, or nobody is left."""
+    last, stuck = 10, 0
+    while stuck < 5 and served.server.clients:
+        before = served.counts.conflated
+        for _ in range(20):
+            script.say(status(last + 1, last, "HALTED", symbol=f"S{last % 50}X" + "Y" * 12))
+            last += 1
+        # The kernel takes what it still can.
+        await asyncio.sleep(0.005)
+        stuck = stuck + 1 if served.counts.conflated - before == 20 else 0
+        assert last < 100_000
+
+
+async def test_who_reads_nothing_and_is_not_heard_of_is_dropped_though_no_ping_reaches_it(
+    serve: Serve, exchange: ScriptedExchange
+) -> None:
+    pings = {"ping_interval_s": 0.1, "ping_timeout_s": 0.1, "silence_s": 0.3}
+    async with serve(**SMALL, **pings) as served, nobody_reads(served, exchange):
+        await eventually(lambda: served.counts.closed["no_pong"] == 1, "it is dropped")
+        assert not served.server.clients
+
+
+async def test_a_server_that_stops_does_not_wait_for_who_does_not_read(
+    serve: Serve, exchange: ScriptedExchange
+) -> None:
+    async with serve(**SMALL) as served, nobody_reads(served, exchange):
+        async with asyncio.timeout(DEADLINE_S):
+            await served.server.stop()
+        assert not served.server.clients
+
+
 async def test_who_reads_a_conflated_channel_slowly_gets_the_newest_and_stays(
     serve: Serve, exchange: ScriptedExchange
 ) -> None:
@@ -67,7 +114,7 @@ async def test_who_reads_a_conflated_channel_slowly_gets_the_newest_and_stays(
     async with serve(queue_messages=5, **SMALL) as served, served.speak() as reads, stalled(served) as sleeps:
         await reads.subscribe("status")
         await sleeps.subscribe("status")
-        shrink(served, sleeps)
+        shrink(served, sleeps.socket.local_address)
         script = exchange.opened["status"][0]
         last = 10
         while served.counts.conflated < 100:

@@ -56,6 +56,7 @@ def test_the_limits_are_those_of_the_document() -> None:
         "subscriptions of a connection": str(limits.subscriptions),
         "order requests that wait": str(limits.waiting_orders),
         "connections of an instance": f"{limits.connections:,}",
+        "of them from one address": f"{limits.connections_of_address:,}",
         "public streams of an instance": f"{limits.feeds:,}",
     }
     assert {what: limit for what, limit in rows.items() if what in found} == found
