@@ -88,7 +88,7 @@ def test_a_balance_is_explained_by_its_postings(pincex: Run, credited: str) -> N
     parsed(pincex("cancel", order["order_id"], "--json"))
 
 
-def test_a_statement_adds_up_as_table_json_and_csv(pincex: Run, credited: str) -> None:
+def test_a_statement_adds_up_as_table_json_and_csv(exchange_stack: ExchangeStack, pincex: Run, credited: str) -> None:
     shown = pincex("statement", "USD")
     found = parsed(pincex("statement", "USD", "--json"))
     rows = list(csv.reader(io.StringIO(pincex("statement", "USD", "--csv").stdout)))
@@ -100,6 +100,10 @@ def test_a_statement_adds_up_as_table_json_and_csv(pincex: Run, credited: str) -
     assert (opening + change, closing) == (closing, Decimal("1000.50"))
     assert len(rows) >= 2
     assert {len(row) for row in rows} == {len(rows[0])}
+    asked = {"x-pincex-account": credited}
+    export = call(f"{exchange_stack.edge_url}/api/v1/statements/export?asset=USD", headers=asked)
+    assert export.headers["content-type"].startswith("text/csv")
+    assert [row[1:5] for row in csv.reader(io.StringIO(export.body.decode()))] == [row[1:5] for row in rows]
     before = parsed(pincex("statement", "USD", "--to", "2020-01-01", "--json"))
     assert (before["lines"], Decimal(before["closing_balance"])) == ([], Decimal(0))
     assert pincex("statement", "USD", "--from", "yesterday").returncode == 2
