@@ -14,6 +14,7 @@ from exchange.runtime.clock import ManualClock
 from exchange.runtime.identity.identity import Identity
 from exchange.runtime.principal import ALL_SCOPES, Principal, PrincipalResolver
 from pincex.common.v1.errors_pb2 import ErrorReason
+from pincex.journal.v1 import event_service_pb2
 from pincex.trading.v1 import account_service_pb2, admin_service_pb2, order_commands_pb2, order_service_pb2
 from tests.integration.trading.engine_app import (
     BUY,
@@ -246,6 +247,16 @@ async def test_an_order_says_which_key_placed_it(exchange: Exchange, monkeypatch
     assert by_hand.api_key == ""
     keys = {order.order_id: order.api_key for order in await person.listed()}
     assert keys == {placed.order_id: "ak_narrow", in_session.order_id: "ak_narrow", by_hand.order_id: ""}
+    events = exchange.operator.stream(
+        exchange.operator.events.StreamEvents,
+        event_service_pb2.StreamEventsRequest(from_sequence=int(placed.order_id)),
+    )
+    told: dict[str, str] = {}
+    while len(told) < len(keys):
+        accepted = [event.order_accepted for event in (await events.next()).events if event.HasField("order_accepted")]
+        told |= {one.order_id: one.api_key for one in accepted}
+    assert told == keys
+    await events.cancel()
     assert (await person.get(placed.order_id)).api_key == "ak_narrow"
     request = order_service_pb2.StreamOrderEventsRequest()
     stream = person.stream(person.orders.StreamOrderEvents, request)

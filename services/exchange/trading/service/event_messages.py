@@ -12,6 +12,7 @@ from exchange.trading.core.commands import (
     C_REQUEST_ID,
     C_SESSION,
     P_EXPIRE,
+    P_KEY,
     P_LOTS,
     P_POST_ONLY,
     P_STOP,
@@ -86,6 +87,8 @@ class EventTranslator:
             target.price = ""
         target.client_order_id = command[C_REQUEST_ID]
         target.session_id = command[C_SESSION]
+        # A list, where it was read from the journal; older rules knew no keys.
+        target.api_key = command[P_KEY] if len(command) > P_KEY else ""
         target.order_type = command[P_TYPE]
         target.time_in_force = command[P_TIF]
         target.quantity = units.quantity(command[P_LOTS])

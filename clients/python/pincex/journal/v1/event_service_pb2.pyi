@@ -290,6 +290,7 @@ class OrderAccepted(_message.Message):
     HELD_AMOUNT_FIELD_NUMBER: _builtins.int
     HELD_ASSET_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    API_KEY_FIELD_NUMBER: _builtins.int
     order_id: _builtins.str
     account: _builtins.str
     client_order_id: _builtins.str
@@ -310,6 +311,8 @@ class OrderAccepted(_message.Message):
     held_asset: _builtins.str
     session_id: _builtins.str
     """Of the session, if it came through one."""
+    api_key: _builtins.str
+    """The API key that placed it, if one did: known from rules 3 on."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -332,10 +335,11 @@ class OrderAccepted(_message.Message):
         held_amount: _builtins.str = ...,
         held_asset: _builtins.str = ...,
         session_id: _builtins.str = ...,
+        api_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "client_order_id", b"client_order_id", "expire_time", b"expire_time", "held_amount", b"held_amount", "held_asset", b"held_asset", "order_id", b"order_id", "order_type", b"order_type", "post_only", b"post_only", "price", b"price", "quantity", b"quantity", "resting_quantity", b"resting_quantity", "self_trade_prevention", b"self_trade_prevention", "session_id", b"session_id", "side", b"side", "stop_price", b"stop_price", "symbol", b"symbol", "time_in_force", b"time_in_force"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "api_key", b"api_key", "client_order_id", b"client_order_id", "expire_time", b"expire_time", "held_amount", b"held_amount", "held_asset", b"held_asset", "order_id", b"order_id", "order_type", b"order_type", "post_only", b"post_only", "price", b"price", "quantity", b"quantity", "resting_quantity", b"resting_quantity", "self_trade_prevention", b"self_trade_prevention", "session_id", b"session_id", "side", b"side", "stop_price", b"stop_price", "symbol", b"symbol", "time_in_force", b"time_in_force"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
