@@ -1,4 +1,4 @@
-"""Seeds that must pass: a few hundred each time, thousands in the long campaign, and those that once failed."""
+"""Seeds that must pass: fifty each time, thousands in the long campaign, and those that once failed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.simulation.faults import KINDS
 from tests.simulation.regressions import REGRESSIONS
 from tests.simulation.world import World
 
-SEEDS = 100
+SEEDS = 50
 BLOCK = 10
 LONG_SEEDS = 3_000
 
