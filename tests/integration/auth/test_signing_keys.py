@@ -322,8 +322,15 @@ async def test_all_keys_are_retired_by_one_call_also_an_old_one_whose_tokens_liv
     await instance.keys.rotate()
     world.clock.advance(PUBLISH_AHEAD_S)
     new = token_of(instance, world.clock)
+    retired, signs = await instance.keys.retire(kid(new), "the one that signs")
+    assert (retired, await world.verifies(instance, old)) == ([kid(new)], True)
+    with pytest.raises(ServiceError):
+        token_of(instance, world.clock)
+    world.clock.advance(REPLACE_AHEAD_S)
+    newest = token_of(instance, world.clock)
+    assert kid(newest) == signs.key_id
     retired, signs = await instance.keys.retire("", "all of them")
-    assert sorted(retired) == sorted([kid(old), kid(new)])
+    assert sorted(retired) == sorted([kid(old), kid(newest)])
     assert [key["kid"] for key in key_set(instance)] == [signs.key_id]
 
 

@@ -188,6 +188,7 @@ def test_a_token_becomes_a_principal(verifier):
     assert (principal.tier, principal.max_orders_per_second, principal.max_open_orders) == ("professional", 50, 10)
     assert (principal.generation, principal.ends_at) == (3, 2_000_000_000)
     assert principal.credential == "api-key ak_1"
+    assert principal.signing_key == KEY.key_id
 
 
 def test_the_source_is_what_the_token_stands_for(verifier):
