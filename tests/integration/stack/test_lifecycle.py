@@ -82,8 +82,8 @@ def test_a_second_up_resumes_the_same_exchange(folder: StackFolder) -> None:
 
     with running_stack(folder) as stack:
         second = stack.status()
-        assert stack.database_url is not None
-        with psycopg.connect(stack.database_url) as connection:
+        assert stack.admin_database_url is not None
+        with psycopg.connect(stack.admin_database_url) as connection:
             assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
 
     for name in ("edge_url", "ops_url", "database_url", "admin_database_url", "redis_url"):

@@ -6,6 +6,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from exchange.admin.retention import Retention
 from exchange.admin.watch import TrailWatch
 from exchange.runtime.audit.metrics import AuditMetrics
 from tests.unit.docs.tables import document, table
@@ -16,6 +17,7 @@ def test_what_is_served_is_what_is_documented() -> None:
     AuditMetrics(registry).records.labels("BEGUN")
     nothing: Any = None
     TrailWatch(nothing, nothing, registry, interval_s=1.0)
+    Retention(nothing, registry, days=0, service="", instance="")
     served = {}
     for family in registry.collect():
         name = f"{family.name}_total" if family.type == "counter" else family.name
