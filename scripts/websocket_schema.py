@@ -110,7 +110,7 @@ def _server(schemas: Schemas, reasons: list[str]) -> list[Schema]:
     )
     ops = ["login", "subscribe", "unsubscribe", "ping", *_ORDERS]
     found = [
-        _said("welcome", {"instance": _TEXT, "account": _TEXT, "limits": _object(limits)}),
+        _said("welcome", {"instance": _TEXT, "account": _TEXT, "limits": _object(limits)}, {"expire_time": _TIME}),
         _said("logged_in", {"account": _TEXT}, {"id": _ID, "expire_time": _TIME}),
         _said("pong", {"server_time": _TIME}, {"id": _ID}),
         _said("drain", {"deadline_time": _TIME}),

@@ -216,7 +216,7 @@ def running_production(home: Path, *options: str, **variables: str) -> Iterator[
 @pytest.fixture(scope="session")
 def production_stack() -> Iterator[ProductionStack]:
     """An exchange in production, healthy when the first test gets it, as `exchange_stack`."""
-    with temporary_home() as home, running_production(home, PINCEX_WITHOUT="market-maker") as stack:
+    with temporary_home() as home, running_production(home, PINCEX_WITHOUT="market-maker", PINCEX_TLS="on") as stack:
         yield stack
 
 

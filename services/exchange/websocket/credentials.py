@@ -57,6 +57,15 @@ class Credentials:
         return self._claims().exp
 
     @property
+    def of_handshake(self) -> bool:
+        """Whether the edge has made the token, for a certificate or a signature: its bearer has no other to log in with.
+
+        Only of use once the edge has taken it.
+        """
+        claims = self._claims()
+        return bool(claims.crt or claims.key)
+
+    @property
     def account_of_token(self) -> str:
         """Whose it is; only of use once the edge has taken it."""
         return self._claims().acc
@@ -73,6 +82,8 @@ class Credentials:
 class _Claims(msgspec.Struct):
     exp: float = 0.0
     acc: str = ""
+    crt: str = ""
+    key: str = ""
 
 
 def from_headers(headers: Mapping[str, str], forwarded: str) -> Credentials:

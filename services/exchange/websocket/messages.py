@@ -20,13 +20,14 @@ def update(key: Key, body: dict[str, Any]) -> Payload:
     return Payload({"type": UPDATE, **key.header, "data": body})
 
 
-def welcome(instance: str, account: str, limits: Limits) -> Payload:
-    """The first message of a connection; `account` is empty for who has not logged in."""
+def welcome(instance: str, account: str, expires: float, limits: Limits) -> Payload:
+    """The first message of a connection; `account` is empty for who has not logged in, `expires` as in `logged_in`."""
     return Payload(
         {
             "type": "welcome",
             "instance": instance,
             "account": account,
+            **({"expire_time": _time(expires)} if account and expires else {}),
             "limits": {
                 "subscriptions": limits.subscriptions,
                 "messages_per_second": int(limits.messages_per_second),

@@ -269,7 +269,7 @@ class WebSocketServer:
         client = self.clients[socket] = Client(socket, session)
         self.addresses[socket.address] += 1
         try:
-            outbox.put(messages.welcome(self._instance, socket.account, self.limits))
+            outbox.put(messages.welcome(self._instance, socket.account, socket.credentials.expires, self.limits))
             if self._draining:
                 outbox.put(messages.drain(time.time()))
             async for message in socket:

@@ -245,5 +245,6 @@ class Session:
 
     def _expired(self) -> None:
         self._expiry = None
-        message = "the token has expired: log in with a new one; subscriptions go on, orders are refused meanwhile"
+        how = "connect again, and resume" if self.credentials.of_handshake else "log in with a new one"
+        message = f"the token has expired: {how}; subscriptions go on, orders are refused meanwhile"
         self._outbox.put(messages.notice(ServiceError(ErrorReason.TOKEN_EXPIRED, message)))

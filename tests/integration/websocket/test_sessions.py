@@ -40,9 +40,10 @@ def orders(sequence: int, prev: int = 0, *, complete: bool = True) -> Update:
     return Update(Kind.SNAPSHOT, sequence, prev, token, body, partial=not complete)
 
 
-def token_until(expires: float) -> str:
+def token_until(expires: float, **more: str) -> str:
     """An access token as far as this process looks at one."""
-    claims = base64.urlsafe_b64encode(json.dumps({"exp": expires, "acc": "100001"}).encode()).decode().rstrip("=")
+    text = json.dumps({"exp": expires, "acc": "100001", **more})
+    claims = base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
     return f"e30.{claims}.c2ln"
 
 
@@ -136,6 +137,18 @@ async def test_a_token_that_expires_is_told_and_what_needs_it_ends_with_that_rea
         # Nothing else was disturbed.
         exchange.opened["book"][0].say(special(Kind.HEARTBEAT, 10))
         assert (await client.update("book", heartbeats=True))["sequence"] == "10"
+
+
+@pytest.mark.parametrize("claim", ["crt", "key"])
+async def test_who_has_no_token_of_its_own_is_told_to_connect_again_when_that_of_the_handshake_expires(
+    served: Served, exchange: ScriptedExchange, claim: str
+) -> None:
+    token = token_until(time.time() + 0.2, **{claim: "spiffe://pincex/client/acme"})
+    exchange.accounts[token] = "100001"
+    async with served.speak(welcomed=False, additional_headers={"authorization": f"Bearer {token}"}) as client:
+        assert "expire_time" in await client.next()
+        notice = await client.next()
+        assert (notice["reason"], "connect again" in notice["message"]) == ("TOKEN_EXPIRED", True)
 
 
 async def test_a_private_channel_that_is_refused_is_told_with_the_request_s_id(
