@@ -343,6 +343,24 @@ async def test_a_snapshot_is_of_the_moment_at_which_it_was_taken(exchange: Excha
     assert exchange.engine.state.sequence > head.sequence
 
 
+async def test_a_snapshot_in_groups_has_the_same_items(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exchange.trading.service.events.GROUP", 2)
+    await everything(exchange)
+    request = pb.StreamSnapshotRequest(in_groups=True)
+    groups = await exchange.operator.stream(exchange.operator.events.StreamSnapshot, request).rest()
+    found: list[pb.SnapshotItem] = []
+    for item in groups:
+        found.extend(pb.SnapshotItem(balance=one) for one in item.balances.balances)
+        found.extend(pb.SnapshotItem(order=one) for one in item.orders.orders)
+        if item.WhichOneof("item") not in ("balances", "orders"):
+            found.append(item)
+
+    assert found == await stream_snapshot(exchange).rest()
+    sizes = [len(item.balances.balances) + len(item.orders.orders) for item in groups]
+    assert max(sizes) == 2
+    assert len(groups) < len(found) - 3
+
+
 async def test_a_snapshot_tells_the_order_of_priority(exchange: Exchange, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exchange.trading.service.events.RESTING_AT_ONCE", 2)
     first, second = [await exchange.demo.buy("0.3", "40000") for _ in range(2)]

@@ -13,7 +13,7 @@ from exchange.trading.core.constants import BUY, GTC, IOC, LIMIT, SELL, STOP, ST
 from exchange.trading.core.engine import Engine
 from exchange.trading.core.events import R_REASON
 from exchange.trading.service.event_messages import EventTranslator
-from exchange.trading.service.events import EventService
+from exchange.trading.service.events import EventService, grouped
 from exchange.trading.service.units import MarketUnits
 from pincex.journal.v1 import event_service_pb2 as pb
 
@@ -129,7 +129,7 @@ class EngineHistory:
         head, items = service._taken()
         head.resume_token = token(head.sequence)
         reader = SnapshotReader()
-        for item in (pb.SnapshotItem(head=head), *items):
+        for item in (pb.SnapshotItem(head=head), *grouped(items)):
             reader.add(item)
         self.decoder.rules_version = reader.rules_version
         return reader.finish({})

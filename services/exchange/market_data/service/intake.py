@@ -165,10 +165,11 @@ class SnapshotReader:
         elif kind == "market":
             self._markets.append(market_of(0, 0, item.market))
             self._resting[item.market.symbol] = []
-        elif kind == "order":
-            order = item.order
-            order_id = int(order.order_id)
-            self._orders[order_id] = ev.RestingOrder(order_id, order.side, order.price, order.open_quantity)
+        elif kind in ("order", "orders"):
+            # One by one from an engine of an older build.
+            for order in item.orders.orders or [item.order]:
+                order_id = int(order.order_id)
+                self._orders[order_id] = ev.RestingOrder(order_id, order.side, order.price, order.open_quantity)
         elif kind == "resting":
             self._resting[item.resting.symbol].extend(self._orders[order_id] for order_id in item.resting.order_ids)
 

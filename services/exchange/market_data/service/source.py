@@ -48,7 +48,7 @@ class EventSource:
         reader = SnapshotReader()
         async with self._client.open() as channel:
             stub: Any = event_service_pb2_grpc.EventServiceStub(channel)
-            call = stub.StreamSnapshot(pb.StreamSnapshotRequest(), metadata=self._client.metadata())
+            call = stub.StreamSnapshot(pb.StreamSnapshotRequest(in_groups=True), metadata=self._client.metadata())
             try:
                 async with asyncio.timeout(SNAPSHOT_S):
                     async for item in call:

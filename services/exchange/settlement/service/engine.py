@@ -32,7 +32,9 @@ class EngineLink:
         stub: Any = event_service_pb2_grpc.EventServiceStub(self._client.channel)
         try:
             async with asyncio.timeout(SNAPSHOT_S):
-                call = stub.StreamSnapshot(events_pb.StreamSnapshotRequest(), metadata=self._client.metadata())
+                call = stub.StreamSnapshot(
+                    events_pb.StreamSnapshotRequest(in_groups=True), metadata=self._client.metadata()
+                )
                 async for item in call:
                     _add(found, item)
         except grpc.aio.AioRpcError as error:
@@ -60,22 +62,23 @@ def _add(books: EngineBooks, item: events_pb.SnapshotItem) -> None:
         books.sequence = item.head.sequence
     elif kind == "asset":
         books.decimals[item.asset.code] = item.asset.decimals
-    elif kind == "balance":
-        balance = item.balance
-        decimals = books.decimals[balance.asset]
-        books.balances[balance.account, balance.asset] = (
-            parse_units(balance.available, decimals),
-            parse_units(balance.held, decimals),
-        )
-    elif kind == "order":
-        order = item.order
-        books.orders[int(order.order_id)] = EngineOrder(
-            order.account,
-            order.symbol,
-            types_pb2.OrderStatus.Name(order.status),
-            _plain(order.filled_quantity),
-            _plain(order.open_quantity),
-        )
+    elif kind in ("balance", "balances"):
+        # One by one from an engine of an older build.
+        for balance in item.balances.balances or [item.balance]:
+            decimals = books.decimals[balance.asset]
+            books.balances[balance.account, balance.asset] = (
+                parse_units(balance.available, decimals),
+                parse_units(balance.held, decimals),
+            )
+    elif kind in ("order", "orders"):
+        for order in item.orders.orders or [item.order]:
+            books.orders[int(order.order_id)] = EngineOrder(
+                order.account,
+                order.symbol,
+                types_pb2.OrderStatus.Name(order.status),
+                _plain(order.filled_quantity),
+                _plain(order.open_quantity),
+            )
 
 
 def _plain(text: str) -> str:

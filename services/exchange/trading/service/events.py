@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
-from itertools import chain
+from collections.abc import AsyncIterator, Iterable, Iterator
+from itertools import chain, groupby, islice
 from typing import Any, Final
 
 from exchange.runtime.errors import ErrorReason, ServiceError, message_of
@@ -24,6 +24,8 @@ from pincex.journal.v1 import event_service_pb2_grpc
 # orders come first, and whoever is far behind is limited by what he does with the events.
 FAR_BEHIND: Final = 2_000
 REST: Final = 2.0
+# Balances or orders in one message of a snapshot in groups: nobody else is served while one is made.
+GROUP: Final = 100
 # Order ids in one message of a snapshot.
 RESTING_AT_ONCE: Final = 20_000
 
@@ -106,7 +108,7 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
             head.resume_token = self._places.token(head.sequence, committed.frame_hash)
             break
         yield pb.SnapshotItem(head=head)
-        for item in items:
+        for item in grouped(items) if request.in_groups else items:
             yield item
 
     def _taken(self) -> tuple[pb.SnapshotHead, Iterator[pb.SnapshotItem]]:
@@ -165,3 +167,16 @@ class EventService(event_service_pb2_grpc.EventServiceServicer):
                 for first in range(0, len(resting), RESTING_AT_ONCE)
             )
         return items
+
+
+def grouped(items: Iterable[pb.SnapshotItem]) -> Iterator[pb.SnapshotItem]:
+    """The same, up to GROUP balances that follow each other as one item, and so orders."""
+    for kind, same in groupby(items, lambda item: item.WhichOneof("item")):
+        if kind not in ("balance", "order"):
+            yield from same
+            continue
+        while group := list(islice(same, GROUP)):
+            if kind == "balance":
+                yield pb.SnapshotItem(balances=pb.BalanceGroup(balances=[item.balance for item in group]))
+            else:
+                yield pb.SnapshotItem(orders=pb.OrderGroup(orders=[item.order for item in group]))
