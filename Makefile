@@ -35,7 +35,7 @@ CORE_SOURCES := $(wildcard services/exchange/trading/core/*.py services/exchange
 PACKAGES := $(wildcard services/*/__init__.py clients/python/*/__init__.py)
 PYTEST := $(BIN)/python -m pytest
 # As many as the cores that CI has: with more, exchanges of several workers take each other's time. Which files go together says
-# tests/conftest.py.
+# tests/distribution.py.
 WORKERS ?= 2
 PARALLEL := -n $(WORKERS) --dist loadfile
 

@@ -1,16 +1,12 @@
 """What every suite may use; fixtures of one part live beside its tests."""
 
-import functools
 import os
 import random
 import socket
-from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 # Tests start processes while gRPC's threads run. Its fork handlers, made for forks without exec, can crash the child
 # before it has become the program; read when gRPC starts, so said before anything imports it.
@@ -19,12 +15,9 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 # Shared by suites in several folders; here, before whichever of them is collected first.
 pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
 
-pytest_plugins = ["tests.postgres_fixture", "tests.stack_fixture", "tests.valkey_fixture"]
+pytest_plugins = ["tests.distribution", "tests.postgres_fixture", "tests.stack_fixture", "tests.valkey_fixture"]
 
 _MAX_SEED = 2**31
-
-# Whole exchanges that many files share, each started once by whichever worker of pytest-xdist gets those files.
-_SHARED_EXCHANGES = ("exchange_stack", "production_stack", "trading_stack")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,10 +28,6 @@ def pytest_report_header(config: pytest.Config) -> str:
     core = "pure" if os.environ.get("PINCEX_PURE", "") not in ("", "0") else "compiled where it is fresh"
     seed = config.getoption("--seed")
     return f"core: {core}" + ("" if seed is None else f", seed: {seed}")
-
-
-# Where tests take longest, longest first: what is given out last should be short, or one worker ends alone.
-_LONG_FIRST = (*_SHARED_EXCHANGES, "tests/runbooks/", "tests/e2e/", "tests/simulation/", "tests/integration/")
 
 
 # Where nothing of what is gated runs in the test's own process, or only compiled: tracing it costs half as much again as the test.
@@ -55,44 +44,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.nodeid.startswith(_NOT_COVERED):
                 item.add_marker(pytest.mark.no_cover)
-
-
-class _LongFirst(OrderedDict[str, dict[str, bool]]):
-    """The units of work by scope; the next one is that which probably takes longest."""
-
-    def popitem(self, last: bool = True) -> tuple[str, dict[str, bool]]:  # noqa: FBT001, FBT002 - the base's signature
-        """Whatever `last` says."""
-        del last
-
-        def rank(scope: str) -> tuple[int, int]:
-            kinds = [number for number, prefix in enumerate(_LONG_FIRST) if scope.startswith(prefix)]
-            return min(kinds, default=len(_LONG_FIRST)), -len(self[scope])
-
-        scope = min(self, key=rank)
-        return scope, self.pop(scope)
-
-
-class _Files(LoadScopeScheduling):  # type: ignore[misc]
-    """Files go whole to one worker, for their tests may share what the file starts; those on a shared exchange all go to the
-    same, for a second exchange would take a tenth of a core while it waits.
-    """
-
-    def __init__(self, config: pytest.Config, log: Any) -> None:
-        super().__init__(config, log)
-        self.workqueue = _LongFirst()
-
-    def _split_scope(self, nodeid: str) -> str:
-        return _scope_of(nodeid.partition("::")[0])
-
-
-@functools.cache
-def _scope_of(file: str) -> str:
-    text = (Path(__file__).parents[1] / file).read_text(encoding="utf-8")
-    return next((exchange for exchange in _SHARED_EXCHANGES if exchange in text), file)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _Files | None:
-    return _Files(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")
