@@ -12,7 +12,7 @@ from exchange.runtime.errors import ErrorReason, ServiceError, reject
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from exchange.runtime.database import Connection, Database
+    from exchange.runtime.database import Database
     from exchange.wallet.networks import Networks
 
 MAX_ADDRESSES: Final = 200
@@ -112,16 +112,15 @@ class AddressList:
             return [Address.of(row) for row in await connection.fetch(_PAGE, account, *after, limit)]
 
 
-async def check_usable(connection: Connection, account: str, asset: str, network: str, address: str) -> None:
-    """Raise ServiceError ADDRESS_NOT_LISTED, or ADDRESS_COOLING_OFF saying for how long."""
-    row = await connection.fetchrow(_LISTED, account, asset, network, address)
-    if row is None:
+def check_usable(usable_at: datetime | None, now: datetime, asset: str, network: str, address: str) -> None:
+    """Raise ServiceError ADDRESS_NOT_LISTED where `usable_at` is None, or ADDRESS_COOLING_OFF saying for how long."""
+    if usable_at is None:
         reject(ErrorReason.ADDRESS_NOT_LISTED, address=address, asset=asset, network=network)
-    wait = row["usable_at"] - await connection.fetchval("SELECT clock_timestamp()")
+    wait = usable_at - now
     if wait > timedelta(0):
         raise ServiceError(
             ErrorReason.ADDRESS_COOLING_OFF,
-            metadata={"usable_time": row["usable_at"].isoformat(timespec="seconds")},
+            metadata={"usable_time": usable_at.isoformat(timespec="seconds")},
             retry_after_seconds=wait.total_seconds(),
         )
 

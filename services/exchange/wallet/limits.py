@@ -15,13 +15,10 @@ if TYPE_CHECKING:
     from exchange.runtime.database import Connection
 
 _LOCK: Final = 0x57_4C_4D  # with a hash of the owner: one new withdrawal at a time
-# What ended without money going out does not count; what is about to end so counts until it has.
-_USED: Final = """
-SELECT asset, sum(amount) AS used FROM withdrawals
-WHERE owner = $1 AND created_at > clock_timestamp() - interval '24 hours'
-    AND status NOT IN ('WITHDRAWAL_CANCELLED', 'REJECTED', 'RETURNED')
-GROUP BY asset
-"""
+COUNTED: Final = """owner = $1 AND created_at > clock_timestamp() - interval '24 hours'
+    AND status NOT IN ('WITHDRAWAL_CANCELLED', 'REJECTED', 'RETURNED')"""
+"""Which withdrawals of an owner, $1, count: what ended without money going out does not; what is about to end so, until it has."""
+_USED: Final = f"SELECT asset, sum(amount) AS used FROM withdrawals WHERE {COUNTED} GROUP BY asset"  # noqa: S608 - a text of ours
 
 
 class TierLimits(Protocol):
@@ -81,15 +78,15 @@ async def lock(connection: Connection, owner: str) -> None:
     await connection.execute("SELECT pg_advisory_xact_lock($1, hashtext($2))", _LOCK, owner)
 
 
-async def check(connection: Connection, owner: str, tier: TierLimits, asset: str, amount: int, decimals: int) -> None:
-    """Let an amount through, after `lock` and in its transaction, so that two at once pass no limit together.
+def check(tier: TierLimits, asset: str, decimals: int, used_units: int, amount: int) -> None:
+    """Let an amount through. `used_units` is read after `lock` and in its transaction, so that two at once pass no limit together.
 
     Raises ServiceError KYC_REQUIRED, WITHDRAWAL_LIMIT.
     """
     daily = daily_units(tier, asset, decimals)
     if daily <= 0:
         reject(ErrorReason.KYC_REQUIRED, asset=asset, tier=tier.tier)
-    limit = Limit(asset, decimals, daily, (await used(connection, owner)).get(asset, 0))
+    limit = Limit(asset, decimals, daily, used_units)
     if amount > limit.left:
         raise ServiceError(
             ErrorReason.WITHDRAWAL_LIMIT,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -28,6 +29,8 @@ AT_ONCE: Final = 4
 PAGE: Final = 200
 ROUND_EVERY_S: Final = 0.2
 COUNT_EVERY_S: Final = 1.0
+LEFT_TO_CALLS: Final = timedelta(seconds=1)
+"""What an account has just asked for is driven by the call that it waits for: the worker takes up what is older."""
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 
@@ -47,6 +50,7 @@ class Outgoing:
         stops: Stops,
         metrics: WithdrawalMetrics,
         monotonic: Callable[[], float] = time.monotonic,
+        left_to_calls: timedelta = LEFT_TO_CALLS,
     ) -> None:
         self._withdrawals = withdrawals
         self._steps = steps
@@ -54,6 +58,7 @@ class Outgoing:
         self._stops = stops
         self._metrics = metrics
         self._monotonic = monotonic
+        self._left_to_calls = left_to_calls
         # (not before, pause) by what failed last.
         self._resting: dict[str, tuple[float, float]] = {}
         self._count_at = float("-inf")
@@ -64,12 +69,12 @@ class Outgoing:
         """One round over all that is open; never more to do at once. Raises ServiceError NOT_READY without the database."""
         due: set[str] = set()
         after = 0
-        while page := await self._withdrawals.due(after, PAGE):
+        while page := await self._withdrawals.due(after, PAGE, self._left_to_calls):
             after = page[-1][1]
             due.update(one for one, _ in page)
             await asyncio.gather(*(self._try("withdrawal", one, self._withdrawal(one)) for one, _ in page))
         after = 0
-        while found := await self._transfers.due(after, PAGE):
+        while found := await self._transfers.due(after, PAGE, self._left_to_calls):
             after = found[-1].number
             due.update(one.transfer_id for one in found)
             for one in found:

@@ -17,7 +17,7 @@ from exchange.wallet.withdrawal_steps import REFUSALS
 from exchange.wallet.withdrawals import refuse_frozen
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from exchange.runtime.database import Connection, Database
     from exchange.wallet.engine import Funds, Ledger
@@ -27,13 +27,19 @@ REQUESTED: Final = "REQUESTED"
 DONE: Final = "DONE"
 REFUSED: Final = "REFUSED"
 
+# No row: the account is frozen, or the same request came in at the same time.
 _ADD: Final = """
 INSERT INTO wallet_transfers (transfer_id, account, to_account, request_id, request_hash, asset, decimals, amount)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (account, request_id) DO NOTHING
+SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE NOT EXISTS (SELECT FROM wallet_freezes WHERE account = $2 AND frozen)
+ON CONFLICT (account, request_id) DO NOTHING RETURNING *
 """
 _END: Final = """
 UPDATE wallet_transfers SET status = $2, sequence = $3, refusal = $4, problem = $5, updated_at = clock_timestamp()
-WHERE number = $1 AND status = 'REQUESTED'
+WHERE number = $1 AND status = 'REQUESTED' RETURNING *
+"""
+_DUE: Final = """
+SELECT * FROM wallet_transfers WHERE status = 'REQUESTED' AND number > $1 AND created_at <= clock_timestamp() - $3::interval
+ORDER BY number LIMIT $2
 """
 _PAGE: Final = """
 SELECT * FROM (
@@ -131,9 +137,8 @@ class Transfers:
                 "to_account must be another account of the exchange",
                 metadata={"field": "to_account", "value": order.to_account},
             )
-        async with self._database.transaction() as connection:
-            await refuse_frozen(connection, order.account)
-            await connection.execute(
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(
                 _ADD,
                 f"t{secrets.token_hex(10)}",
                 order.account,
@@ -144,23 +149,22 @@ class Transfers:
                 order.decimals,
                 order.amount,
             )
+            if row is not None:
+                return Transfer.of(row)
             found = await _known(connection, order)
-        assert found is not None, "inserted above, or there before"
+            if found is None:
+                await refuse_frozen(connection, order.account)
+                raise ServiceError(ErrorReason.NOT_READY, "the account was frozen until this moment: ask again")
         return found
 
     async def carry_out(self, found: Transfer) -> Transfer:
         """To its end, DONE or REFUSED. Raises ServiceError where the engine's answer is not known."""
         return await self._ask(found) if found.status == REQUESTED else found
 
-    async def due(self, after: int, limit: int) -> list[Transfer]:
-        """Those whose end is not known, behind a number."""
+    async def due(self, after: int, limit: int, age: timedelta) -> list[Transfer]:
+        """Those whose end is not known though they are so old, behind a number."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(
-                "SELECT * FROM wallet_transfers WHERE status = 'REQUESTED' AND number > $1 ORDER BY number LIMIT $2",
-                after,
-                limit,
-            )
-        return [Transfer.of(row) for row in rows]
+            return [Transfer.of(row) for row in await connection.fetch(_DUE, after, limit, age)]
 
     async def page(self, account: str, before: int, limit: int) -> list[Transfer]:
         """The newest that an account has sent and received, below a number, 0 for all."""
@@ -191,10 +195,13 @@ class Transfers:
     async def _end(self, found: Transfer, status: str, sequence: int, error: ServiceError | None) -> Transfer:
         refusal, problem = ("", "") if error is None else (error.reason_name, str(error))
         async with self._database.connection() as connection:
-            moved = await connection.execute(_END, found.number, status, sequence, refusal, problem)
-            row = await connection.fetchrow("SELECT * FROM wallet_transfers WHERE number = $1", found.number)
-        if moved == "UPDATE 1":
-            self._metrics.transferred(status)
+            row = await connection.fetchrow(_END, found.number, status, sequence, refusal, problem)
+            if row is None:
+                # Somebody else has driven it on meanwhile.
+                return Transfer.of(
+                    await connection.fetchrow("SELECT * FROM wallet_transfers WHERE number = $1", found.number)
+                )
+        self._metrics.transferred(status)
         return Transfer.of(row)
 
 

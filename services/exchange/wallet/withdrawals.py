@@ -18,7 +18,7 @@ from exchange.wallet import address_list, limits
 from exchange.wallet.freezes import is_frozen
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from exchange.runtime.database import Connection, Database
     from exchange.wallet.networks import Network
@@ -35,6 +35,14 @@ REJECTED: Final = "REJECTED"
 RETURNED: Final = "RETURNED"
 FINAL: Final = frozenset({SETTLED, CANCELLED, REJECTED, RETURNED})
 
+# All that a new one is checked against, read at one moment under the owner's lock.
+_FACTS: Final = f"""
+SELECT clock_timestamp() AS now, EXISTS (SELECT FROM withdrawals WHERE account = $2 AND request_id = $3) AS known,
+    EXISTS (SELECT FROM wallet_freezes WHERE account = $2 AND frozen) AS frozen,
+    (SELECT usable_at FROM withdrawal_addresses
+        WHERE account = $2 AND asset = $4 AND network = $5 AND address = $6 AND removed_at IS NULL) AS usable_at,
+    (SELECT coalesce(sum(amount), 0) FROM withdrawals WHERE {limits.COUNTED} AND asset = $4) AS used
+"""  # noqa: S608 - a text of ours
 _ADD: Final = """
 INSERT INTO withdrawals (withdrawal_id, account, owner, request_id, request_hash, asset, decimals, amount, fee, network, address,
     required_confirmations)
@@ -65,7 +73,8 @@ ORDER BY number DESC LIMIT $4
 _DUE: Final = """
 SELECT withdrawal_id, number FROM withdrawals
 WHERE (status IN ('REQUESTED', 'APPROVED', 'SENDING', 'BROADCAST') OR (status = 'AWAITING_APPROVAL' AND ending IS NOT NULL))
-    AND number > $1 ORDER BY number LIMIT $2
+    AND number > $1 AND (status <> 'REQUESTED' OR created_at <= clock_timestamp() - $3::interval)
+ORDER BY number LIMIT $2
 """
 _COUNTS: Final = """
 SELECT status, count(*) AS count, min(created_at) AS oldest FROM withdrawals
@@ -183,13 +192,23 @@ class Withdrawals:
         network = wanted.network
         async with self._database.transaction() as connection:
             await limits.lock(connection, wanted.owner)
+            facts = await connection.fetchrow(
+                _FACTS,
+                wanted.owner,
+                wanted.account,
+                wanted.request_id,
+                network.asset,
+                network.network,
+                wanted.address,
+            )
+            assert facts is not None, "a row whatever is so"
             # The same request may have come in meanwhile, and stands in no way of itself.
-            known = await _known(connection, wanted)
-            if known is not None:
+            if facts["known"] and (known := await _known(connection, wanted)) is not None:
                 return known
-            await refuse_frozen(connection, wanted.account)
-            await address_list.check_usable(connection, wanted.account, network.asset, network.network, wanted.address)
-            await limits.check(connection, wanted.owner, tier, network.asset, wanted.amount, network.decimals)
+            if facts["frozen"]:
+                reject(ErrorReason.ACCOUNT_FROZEN, account=wanted.account)
+            address_list.check_usable(facts["usable_at"], facts["now"], network.asset, network.network, wanted.address)
+            limits.check(tier, network.asset, network.decimals, int(facts["used"]), wanted.amount)
             row = await connection.fetchrow(
                 _ADD,
                 f"w{secrets.token_hex(10)}",
@@ -230,10 +249,10 @@ class Withdrawals:
             rows = await connection.fetch(_UNDER_WAY if under_way else _PENDING, after, limit)
         return [Withdrawal.of(row) for row in rows]
 
-    async def due(self, after: int, limit: int) -> list[tuple[str, int]]:
-        """(id, number) of those that something is to be done for, behind a number."""
+    async def due(self, after: int, limit: int, age: timedelta) -> list[tuple[str, int]]:
+        """(id, number) of those that something is to be done for, behind a number; before their hold, those of that age."""
         async with self._database.connection() as connection:
-            return [(row["withdrawal_id"], row["number"]) for row in await connection.fetch(_DUE, after, limit)]
+            return [(row["withdrawal_id"], row["number"]) for row in await connection.fetch(_DUE, after, limit, age)]
 
     async def counts(self) -> list[StateCount]:
         """By state, those that have not come to their end."""

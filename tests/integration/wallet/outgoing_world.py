@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,7 @@ class OutgoingWorld(World):
             stops=self.stops,
             metrics=metrics,
             monotonic=self._clock,
+            left_to_calls=timedelta(),
         )
         self.drivers.append(self.outgoing)
         self.listed = AddressListCalls(AddressList(self.database, self.networks, self.cooling_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from exchange.wallet import address_list, freezes
 from exchange.wallet.service import transfers as transfer_calls
 from pincex.auth.v1 import auth_admin_service_pb2_grpc
 from pincex.auth.v1 import types_pb2 as auth_types
+from pincex.wallet.v1 import types_pb2
 from pincex.wallet.v1 import wallet_admin_service_pb2 as admin_pb
 from pincex.wallet.v1 import wallet_service_pb2 as pb
 from tests.integration.wallet.outgoing_world import COIN, TO, OutgoingWorld, TierLimits, drive, outgoing_world
@@ -110,6 +112,22 @@ async def test_a_transfer_whose_outcome_is_unknown_is_carried_out_by_the_worker(
         await world.work()
         assert (await world.transfer("ann", "bob", "1", request_id)).sequence
     assert (coins(world, "ann"), coins(world, "bob")) == (8, 12)
+
+
+async def test_the_worker_leaves_what_is_new_to_the_call_that_waits_for_it(world: OutgoingWorld) -> None:
+    await world.list_address("ann")
+    world.engine.away = 2
+    assert await refused(world.transfer("ann", "bob", "1", "t1")) == "UPSTREAM_UNAVAILABLE"
+    assert (await world.create("ann", "1", "w1")).status == types_pb2.REQUESTED
+    for age, due in ((timedelta(minutes=1), 0), (timedelta(0), 1)):
+        assert len(await world.withdrawals.due(0, 10, age)) == due
+        assert len(await world.transfers.due(0, 10, age)) == due
+    await world.outgoing.drive()
+    assert world.statuses("ann") == ["AWAITING_APPROVAL"]
+    # With its hold it waits for nobody any more, however young it is.
+    await world.approve((await world.withdrawals.page("ann", "", 0, 1))[0].withdrawal_id)
+    assert len(await world.withdrawals.due(0, 10, timedelta(minutes=1))) == 1
+    await drive(world)
 
 
 async def test_what_the_engine_has_forgotten_is_looked_up_in_the_ledger(world: OutgoingWorld) -> None:
