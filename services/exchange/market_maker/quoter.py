@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from exchange.market_maker.account import AccountBook
     from exchange.market_maker.decision import Decision
     from exchange.market_maker.exchange import Follower, Markets, Reference, Result, Session
     from exchange.market_maker.metrics import MarketMakerMetrics
@@ -56,6 +55,8 @@ class _Market:
     """What is remembered of a market from round to round. Times are on the monotonic clock."""
 
     movement: Movement
+    # The last reference price that there was.
+    price: Decimal | None = None
     paused_until: float = 0.0
     closed: bool = False
 
@@ -78,7 +79,7 @@ class _Turn:
         """Whether orders should go that the market does not let go of."""
         return not self.rules.takes_cancels and bool(self.decision.changes.cancels)
 
-    def report(self, book: AccountBook) -> Report:
+    def report(self, profit: Decimal) -> Report:
         """As it stands after the changes."""
         rules, price = self.rules, self.reference.price if self.reference is not None else None
         standing = [(order.side, rules.price(order.ticks)) for order in self.decision.changes.kept]
@@ -98,7 +99,7 @@ class _Turn:
             bid_price=max((at for side, at in standing if side == BUY), default=None),
             ask_price=min((at for side, at in standing if side == SELL), default=None),
             open_orders=len(standing),
-            profit_today=book.position(rules.symbol).profit_today(price) if price is not None else Decimal(0),
+            profit_today=profit,
         )
 
 
@@ -168,10 +169,23 @@ class Quoter:
     def _idle(self, settings: Settings, state: str) -> list[Report]:
         return [
             Report(
-                one.symbol, state if one.enabled else DISABLED, None, None, None, self._count(one.symbol), Decimal(0)
+                symbol,
+                state if one.enabled else DISABLED,
+                None,
+                None,
+                None,
+                self._count(symbol),
+                self._profit(symbol),
             )
-            for one in settings.markets.values()
+            for symbol, one in settings.markets.items()
         ]
+
+    def _profit(self, symbol: str) -> Decimal:
+        """Today's, at the last reference price that there was; 0 before the first."""
+        known = self._markets.get(symbol)
+        if known is None or known.price is None:
+            return Decimal(0)
+        return self._follower.book.position(symbol).profit_today(known.price)
 
     def _count(self, symbol: str) -> int:
         return self._follower.book.count(symbol)
@@ -191,14 +205,14 @@ class Quoter:
         if any(turn.is_stuck for turn in turns):
             # What a halted market does not let go of, goes with the session; the others are quoted anew.
             await self._session.close()
-            return [turn.report(self._follower.book) for turn in turns]
+            return [turn.report(self._profit(turn.rules.symbol)) for turn in turns]
         commands = [command for turn in turns for command in turn.commands]
         if commands:
             results = iter(await self._session.run(commands))
             for turn in turns:
                 turn.results = list(itertools.islice(results, len(turn.commands)))
                 self._done(turn)
-        return [turn.report(self._follower.book) for turn in turns]
+        return [turn.report(self._profit(turn.rules.symbol)) for turn in turns]
 
     async def _look(
         self, settings: Settings, head: int
@@ -235,6 +249,7 @@ class Quoter:
         account = self._follower.book
         book = await self._exchange.book(symbol, head)
         if reference is not None:
+            known.price = reference.price
             known.movement.add(self._clock.monotonic(), reference.price)
             marked = account.position(symbol).marked(self._now().date(), reference.price, mine)
             if marked.stopped and not account.position(symbol).stopped:

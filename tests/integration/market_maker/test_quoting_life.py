@@ -77,7 +77,7 @@ async def test_quotes_are_pulled_when_the_market_closes_even_if_it_is_halted(mak
         await maker.quoting()
 
 
-async def test_fills_move_inventory_and_the_skew(maker: MarketMaker) -> None:
+async def test_fills_move_inventory_and_the_skew(maker: MarketMaker, reference: FakeReference) -> None:
     bid, ask = best(await maker.quoting())
     await maker.exchange.demo.sell("0.2", str(bid))
     await maker.rounds(3)
@@ -88,6 +88,11 @@ async def test_fills_move_inventory_and_the_skew(maker: MarketMaker) -> None:
     now_bid, now_ask = best(orders)
     assert now_bid < bid, "the level that traded is not filled again at the same price"
     assert now_ask <= ask
+    # What was earned is told while nothing is quoted too.
+    del reference.prices["BTCUSD"]
+    assert (await maker.until("STALE_REFERENCE")).profit_today == market.profit_today
+    await maker.ask("DisableQuoting", pb.DisableQuotingRequest())
+    assert (await maker.until("DISABLED")).profit_today == market.profit_today
 
 
 async def test_the_limit_of_inventory_leaves_one_side(maker: MarketMaker) -> None:
