@@ -27,7 +27,7 @@ LIMITS = {
     "Signed requests": "aiohttp and the event loop; then nonces on their way to PostgreSQL, and a line of the log for each use",
     "Market data: one book": "grpc.aio's write for each message and subscriber, as for the bare stream; with 500 also the subscribers on the other core",
     "Market data: the real": "a few large frames: the engine and 100 subscribers that check each level share all cores with market data",
-    "WebSocket": "one process has one core: a write to a socket for each message and client, and compressed a deflate of each",
+    "WebSocket": "one process has one core: a write to a socket for each message and client",
     "Settlement of": "PostgreSQL: most of a trade is rows of the ledger with their indexes (see the bare COPY)",
     "Settlement while": "nothing at this rate: what is behind is what one commit of settlement takes",
     "Wallet and ledger": "of what moves money: durable steps one after the other (the wallet's row, the engine's command, the outcome), by processes that share all cores",
