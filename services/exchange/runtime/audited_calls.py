@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import grpc
 from google.protobuf import json_format, text_format
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from exchange.runtime.audit.contract import OK, AuditEntry, AuditTrail
@@ -53,7 +54,10 @@ def details_of(request: Message) -> str:
     """The request as JSON without the fields that the contract marks `debug_redact`, in at most MAX_DETAILS_BYTES; what is
     larger becomes `{"cut": <its beginning>}`.
     """
-    shown = _without_secrets(request)
+    return _text_of(_without_secrets(request))
+
+
+def _text_of(shown: Message) -> str:
     try:
         found = json_format.MessageToDict(shown, preserving_proto_field_name=True)
     except json_format.SerializeToJsonError:
@@ -69,23 +73,37 @@ def details_of(request: Message) -> str:
 def _entry(action: str, request: Message, context: Any) -> AuditEntry:
     call = request_context(context)
     # Of a reason that the contract marks, too: what is written of a person is no part of a record that stays.
-    reason = getattr(_without_secrets(request), "reason", "")
+    shown = _without_secrets(request)
+    reason = getattr(shown, "reason", "")
     return AuditEntry(
         action=action,
         actor=call.principal.user or call.principal.account,
         credential=call.principal.credential,
         address=client_address(call.peer, context.invocation_metadata()),
-        details=details_of(request),
+        details=_text_of(shown),
         reason=reason if isinstance(reason, str) else "",
         request_id=call.request_id,
     )
 
 
 def _without_secrets(request: Message) -> Message:
+    """The request itself where its contract marks nothing, else a copy."""
+    if not _may_hold_secrets(request.DESCRIPTOR):
+        return request
     shown = type(request)()
     shown.CopyFrom(request)
     _clear_secrets(shown, 0)
     return shown
+
+
+@functools.cache
+def _may_hold_secrets(descriptor: Descriptor, depth: int = 0) -> bool:
+    """Whether a field is marked, in the messages inside too, or it may be nested too deep to say."""
+    return depth >= _MAX_DEPTH or any(
+        field.GetOptions().debug_redact
+        or (field.message_type is not None and _may_hold_secrets(field.message_type, depth + 1))
+        for field in descriptor.fields
+    )
 
 
 def _clear_secrets(message: Message, depth: int) -> None:
