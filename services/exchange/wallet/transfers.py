@@ -27,6 +27,7 @@ REQUESTED: Final = "REQUESTED"
 DONE: Final = "DONE"
 REFUSED: Final = "REFUSED"
 
+KNOWN: Final = "SELECT * FROM wallet_transfers WHERE account = $1 AND request_id = $2"
 # No row: the account is frozen, or the same request came in at the same time.
 _ADD: Final = """
 INSERT INTO wallet_transfers (transfer_id, account, to_account, request_id, request_hash, asset, decimals, amount)
@@ -207,9 +208,7 @@ class Transfers:
 
 async def _known(connection: Connection, order: Order) -> Transfer | None:
     """What stands under its request id. Raises ServiceError DUPLICATE_ID where that is something else."""
-    row = await connection.fetchrow(
-        "SELECT * FROM wallet_transfers WHERE account = $1 AND request_id = $2", order.account, order.request_id
-    )
+    row = await connection.fetchrow(KNOWN, order.account, order.request_id)
     if row is not None and row["request_hash"] != order.hash:
         reject(ErrorReason.DUPLICATE_ID, request_id=order.request_id)
     return None if row is None else Transfer.of(row)

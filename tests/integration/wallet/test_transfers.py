@@ -11,7 +11,7 @@ import pytest
 
 from exchange.runtime import paging
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.wallet import address_list, freezes
+from exchange.wallet import address_list, freezes, transfers
 from exchange.wallet.service import transfers as transfer_calls
 from pincex.auth.v1 import auth_admin_service_pb2_grpc
 from pincex.auth.v1 import types_pb2 as auth_types
@@ -174,6 +174,16 @@ async def test_one_that_is_stuck_keeps_no_other_and_rests(
     now += 60.0
     await world.outgoing.drive()
     assert (coins(world, "bob") - 10) * COIN == 1
+
+
+async def test_a_request_id_is_looked_up_without_reading_the_account_s_transfers(world: OutgoingWorld) -> None:
+    """Also on a table that was never analysed."""
+    async with world.database.transaction() as connection:
+        await connection.execute("SET LOCAL plan_cache_mode = force_generic_plan")
+        await connection.execute("PREPARE known (text, text) AS " + transfers.KNOWN)
+        plan = await connection.fetch("EXPLAIN EXECUTE known ('ann', 't1')")
+        await connection.execute("DEALLOCATE known")
+    assert "wallet_transfers_account_request_id_key" in plan[0][0]
 
 
 async def test_transfers_come_in_pages_and_names_of_the_sender_stay_his(world: OutgoingWorld) -> None:
