@@ -57,13 +57,11 @@ class Credentials:
         return self._claims().exp
 
     @property
-    def of_handshake(self) -> bool:
-        """Whether the edge has made the token, for a certificate or a signature: its bearer has no other to log in with.
-
-        Only of use once the edge has taken it.
+    def of_certificate(self) -> bool:
+        """Whether the edge has made the token for a certificate, whose owner has no other to log in with. Only of use once the
+        edge has taken it.
         """
-        claims = self._claims()
-        return bool(claims.crt or claims.key)
+        return bool(self._claims().crt)
 
     @property
     def account_of_token(self) -> str:
@@ -83,7 +81,6 @@ class _Claims(msgspec.Struct):
     exp: float = 0.0
     acc: str = ""
     crt: str = ""
-    key: str = ""
 
 
 def from_headers(headers: Mapping[str, str], forwarded: str) -> Credentials:

@@ -245,6 +245,6 @@ class Session:
 
     def _expired(self) -> None:
         self._expiry = None
-        how = "connect again, and resume" if self.credentials.of_handshake else "log in with a new one"
+        how = "connect again, and resume" if self.credentials.of_certificate else "log in with a new one"
         message = f"the token has expired: {how}; subscriptions go on, orders are refused meanwhile"
         self._outbox.put(messages.notice(ServiceError(ErrorReason.TOKEN_EXPIRED, message)))

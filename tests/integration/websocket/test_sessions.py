@@ -139,11 +139,10 @@ async def test_a_token_that_expires_is_told_and_what_needs_it_ends_with_that_rea
         assert (await client.update("book", heartbeats=True))["sequence"] == "10"
 
 
-@pytest.mark.parametrize("claim", ["crt", "key"])
-async def test_who_has_no_token_of_its_own_is_told_to_connect_again_when_that_of_the_handshake_expires(
-    served: Served, exchange: ScriptedExchange, claim: str
+async def test_who_has_a_certificate_and_no_token_is_told_to_connect_again_when_its_time_is_over(
+    served: Served, exchange: ScriptedExchange
 ) -> None:
-    token = token_until(time.time() + 0.2, **{claim: "spiffe://pincex/client/acme"})
+    token = token_until(time.time() + 0.2, crt="spiffe://pincex/client/acme")
     exchange.accounts[token] = "100001"
     async with served.speak(welcomed=False, additional_headers={"authorization": f"Bearer {token}"}) as client:
         assert "expire_time" in await client.next()
