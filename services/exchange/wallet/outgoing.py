@@ -14,6 +14,7 @@ import structlog
 
 from exchange.runtime.errors import ServiceError
 from exchange.wallet.connector import ConnectorAway
+from exchange.wallet.withdrawals import APPROVED, BROADCAST, SENDING
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,8 +32,12 @@ ROUND_EVERY_S: Final = 0.2
 COUNT_EVERY_S: Final = 1.0
 LEFT_TO_CALLS: Final = timedelta(seconds=1)
 """What an account has just asked for is driven by the call that it waits for: the worker takes up what is older."""
+WAITING_S: Final = 1.0
+"""How often a network is asked about one withdrawal, and whether one that may not go out may now."""
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
+# As far as they go now; what waits for an operator is not driven before he has decided.
+_WAITING: Final = frozenset({APPROVED, SENDING, BROADCAST})
 
 
 class Outgoing:
@@ -59,7 +64,7 @@ class Outgoing:
         self._metrics = metrics
         self._monotonic = monotonic
         self._left_to_calls = left_to_calls
-        # (not before, pause) by what failed last.
+        # (not before, pause) by what failed last, or waits; the pause of what waits is 0.
         self._resting: dict[str, tuple[float, float]] = {}
         self._count_at = float("-inf")
         self._at_once = asyncio.Semaphore(AT_ONCE)
@@ -90,19 +95,27 @@ class Outgoing:
         self._metrics.seen(await self._withdrawals.counts(), stopped=bool(await self._stops.why()))
         self._count_at = self._monotonic() + COUNT_EVERY_S
 
-    def _withdrawal(self, withdrawal_id: str) -> Callable[[], Awaitable[object]]:
-        return lambda: self._steps.drive(withdrawal_id)
+    def _withdrawal(self, withdrawal_id: str) -> Callable[[], Awaitable[bool]]:
+        async def drive() -> bool:
+            return (await self._steps.drive(withdrawal_id)).status in _WAITING
 
-    def _transfer(self, found: Transfer) -> Callable[[], Awaitable[object]]:
-        return lambda: self._transfers.carry_out(found)
+        return drive
 
-    async def _try(self, kind: str, name: str, work: Callable[[], Awaitable[object]]) -> None:
+    def _transfer(self, found: Transfer) -> Callable[[], Awaitable[bool]]:
+        async def drive() -> bool:
+            await self._transfers.carry_out(found)
+            return False
+
+        return drive
+
+    async def _try(self, kind: str, name: str, work: Callable[[], Awaitable[bool]]) -> None:
+        """Do it, unless it rests; `work` says whether it waits for somebody else now."""
         not_before, pause = self._resting.get(name, (0.0, 0.0))
         if self._monotonic() < not_before:
             return
         try:
             async with self._at_once:
-                await work()
+                waits = await work()
         except (ServiceError, ConnectorAway) as error:
             self._rest(kind, name, pause, repr(error))
         except Exception as error:  # noqa: BLE001 - a defect in one must not keep the others
@@ -110,6 +123,8 @@ class Outgoing:
             self._rest(kind, name, pause, repr(error))
         else:
             self._resting.pop(name, None)
+            if waits:
+                self._resting[name] = (self._monotonic() + WAITING_S, 0.0)
 
     def _rest(self, kind: str, name: str, pause: float, error: str) -> None:
         pause = min(2 * pause, LONGEST_PAUSE_S) if pause else FIRST_PAUSE_S

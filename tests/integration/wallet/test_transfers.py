@@ -176,6 +176,30 @@ async def test_one_that_is_stuck_keeps_no_other_and_rests(
     assert (coins(world, "bob") - 10) * COIN == 1
 
 
+async def test_what_waits_for_its_network_is_looked_at_once_a_second(
+    world: OutgoingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(world.outgoing, "_monotonic", lambda: now)
+    drive_one, driven = world.steps.drive, []
+
+    async def counted(withdrawal_id: str) -> Any:
+        driven.append(now)
+        return await drive_one(withdrawal_id)
+
+    monkeypatch.setattr(world.steps, "drive", counted)
+    await world.list_address("ann")
+    await world.create("ann", "0.1", "w1")
+    for now in (0.0, 0.5, 0.9, 1.1):  # noqa: B007 - the clock reads it
+        await world.outgoing.drive()
+    assert driven == [0.0, 1.1]
+    assert world.statuses("ann") == ["BROADCAST"]
+    await world.chain.grow(2)
+    now = 2.2
+    await world.outgoing.drive()
+    assert world.statuses("ann") == ["SETTLED"]
+
+
 async def test_a_request_id_is_looked_up_without_reading_the_account_s_transfers(world: OutgoingWorld) -> None:
     """Also on a table that was never analysed."""
     async with world.database.transaction() as connection:
