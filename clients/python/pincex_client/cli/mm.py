@@ -95,7 +95,7 @@ def _show(context: typer.Context, found: MarketMakerStatus) -> None:
             _price(one.ask_price),
             one.open_orders,
             f"{render.amount(one.inventory)} of {render.amount(one.max_inventory)}",
-            f"{render.amount(one.profit_today)} of -{render.amount(one.max_daily_loss)}",
+            f"{render.amount(one.profit_today)} of {render.amount(-one.max_daily_loss)}",
         )
         for one in found.markets
     ]
