@@ -22,6 +22,7 @@ from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
+from exchange.runtime.ending import end_process
 from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
 from exchange.runtime.identity.identity import Identity
@@ -140,4 +141,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    end_process(run())

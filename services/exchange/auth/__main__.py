@@ -27,6 +27,7 @@ from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
 from exchange.runtime.edge_proof import edge_proof
+from exchange.runtime.ending import end_process
 from exchange.runtime.errors import ServiceError
 from exchange.runtime.grpc_server import GrpcServer
 from exchange.runtime.http_server import LOOPBACK, HttpServer, Readiness, status_routes
@@ -244,4 +245,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    end_process(run())

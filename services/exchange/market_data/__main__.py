@@ -11,6 +11,7 @@ from exchange.market_data.service.register import add_client_services, add_opera
 from exchange.market_data.service.venues import add_operator_venue_services, add_public_venue_services
 from exchange.market_data.venues.part import VenuesPart
 from exchange.runtime.database import Database
+from exchange.runtime.ending import end_process
 from exchange.runtime.grpc_server import ServerLimits
 from exchange.runtime.http_server import Readiness
 from exchange.runtime.service_app import ServiceApp, run_service
@@ -86,4 +87,4 @@ class App(ServiceApp):
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_service(SERVICE, Config.read, App))
+    end_process(run_service(SERVICE, Config.read, App))

@@ -17,6 +17,7 @@ from exchange.market_maker.service.order_session import EdgeSession
 from exchange.market_maker.service.own_events import OwnEvents
 from exchange.market_maker.service.register import add_operator_services
 from exchange.runtime.database import Database
+from exchange.runtime.ending import end_process
 from exchange.runtime.service_app import ServiceApp, run_service
 
 if TYPE_CHECKING:
@@ -85,4 +86,4 @@ class App(ServiceApp):
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_service(SERVICE, Config.read, App))
+    end_process(run_service(SERVICE, Config.read, App))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from exchange.runtime.database import Database
+from exchange.runtime.ending import end_process
 from exchange.runtime.event_feed import EventFeed, FeedError
 from exchange.runtime.http_server import Readiness
 from exchange.runtime.service_app import ServiceApp, run_service
@@ -82,4 +83,4 @@ class App(ServiceApp):
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_service(SERVICE, Config.read, App))
+    end_process(run_service(SERVICE, Config.read, App))

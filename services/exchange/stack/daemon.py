@@ -9,10 +9,10 @@ import argparse
 import asyncio
 import json
 import os
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from exchange.runtime.ending import end_process
 from exchange.stack.config import UpOptions, load_config
 from exchange.stack.errors import StackError
 from exchange.stack.run import supervise
@@ -55,8 +55,9 @@ def main() -> None:
         asyncio.run(supervise(config, options, report))
     except StackError as error:
         report({"event": "failed", "error": str(error)})
-        sys.exit(1)
+        end_process(1)
     report({"event": "stopped"})
+    end_process(0)
 
 
 if __name__ == "__main__":

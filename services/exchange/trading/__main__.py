@@ -14,6 +14,7 @@ from exchange.runtime.clock import SystemClock
 from exchange.runtime.config import ConfigError, Environment
 from exchange.runtime.debug import start_debug_server
 from exchange.runtime.drain import Drain
+from exchange.runtime.ending import end_process
 from exchange.runtime.errors import ErrorReason
 from exchange.runtime.feeds.notices import HEARTBEAT_S
 from exchange.runtime.gc_schedule import GcSchedule
@@ -352,4 +353,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    end_process(run())

@@ -8,6 +8,7 @@ from exchange.kyc.kyc import Kyc
 from exchange.kyc.service.register import add_kyc_services
 from exchange.kyc.service.trading_tiers import AuthLink
 from exchange.runtime.database import Database
+from exchange.runtime.ending import end_process
 from exchange.runtime.http_server import Readiness
 from exchange.runtime.service_app import ServiceApp, run_service
 from exchange.wallet.address_list import AddressList
@@ -170,4 +171,4 @@ def _simulated(config: Config, database: Database) -> SimulatedNetwork | None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run_service(SERVICE, Config.read, App))
+    end_process(run_service(SERVICE, Config.read, App))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
+from exchange.runtime.ending import end_process
 from exchange.runtime.service_app import ServiceApp, run_service
 from exchange.websocket.config import SERVICE, Config
 from exchange.websocket.counts import Counts
@@ -68,4 +69,4 @@ def run() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(run())
+    end_process(run())

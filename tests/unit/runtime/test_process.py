@@ -1,11 +1,13 @@
-"""A service as a process: uvloop underneath, SIGTERM ends it."""
+"""A service as a process: uvloop underneath, SIGTERM ends it, at once and with all that it has written."""
 
+import os
 import signal
 import subprocess
 import sys
 
 PROGRAM = """
-import asyncio
+import asyncio, threading, time
+from exchange.runtime.ending import end_process
 from exchange.runtime.process import run, stop_signal
 
 async def main() -> int:
@@ -14,13 +16,18 @@ async def main() -> int:
     await stopped.wait()
     return 7
 
-raise SystemExit(run(main))
+threading.Thread(target=time.sleep, args=(3_600,)).start()
+status = run(main)
+print("written", end="")
+end_process(status)
 """
 
 
-def test_a_service_runs_on_uvloop_until_it_is_told_to_stop():
-    with subprocess.Popen([sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, text=True) as process:
+def test_a_service_runs_on_uvloop_until_it_is_told_to_stop_and_leaves_no_word_unwritten():
+    buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+    with subprocess.Popen([sys.executable, "-c", PROGRAM], env=buffered, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().strip() == "uvloop"
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=20) == 7
+        assert process.stdout.read() == "written"
