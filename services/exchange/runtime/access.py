@@ -7,14 +7,16 @@ is added; nothing is listed a second time, so nothing can be forgotten.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from exchange.runtime.errors import ErrorReason, ServiceError
-from exchange.runtime.principal import ADMIN, Principal
 from pincex.common.v1 import access_pb2, deadline_pb2
+
+if TYPE_CHECKING:
+    from exchange.runtime.principal import Principal
 
 # What a scope or role is called in tokens and principals: the contract's name in lower case.
 SCOPES: Final = frozenset(name.lower() for name, number in access_pb2.Access.Scope.items() if number)
@@ -58,7 +60,7 @@ class MethodPolicy:
         if scope:
             if scope not in principal.scopes:
                 raise ServiceError(ErrorReason.SCOPE_MISSING, metadata={"scope": scope})
-        elif self.roles.isdisjoint(principal.roles) and ADMIN not in principal.roles:
+        elif not any(principal.has_role(role) for role in self.roles):
             raise ServiceError(ErrorReason.PERMISSION_DENIED, f"this needs the role {' or '.join(sorted(self.roles))}")
 
 

@@ -38,6 +38,7 @@ class EnvoyService(Plain):
         self._plan = plan
         self._environment = environment
         self._certificates = certificates
+        self._published: dict[str, tuple[list[int], list[int] | None]] = {}
 
     def ports(self, number: int) -> Mapping[str, int]:
         """The public edge, plain and over TLS, the ops listener, the one between services, and Envoy's own admin."""
@@ -52,12 +53,18 @@ class EnvoyService(Plain):
         plan, identity = self._plan, self._plan.identity
         plain = () if plan.websocket is None else (plan.websocket,)
         for upstream in (*plan.upstreams, *plain):
-            write_endpoints(plan.endpoints_dir, upstream, endpoints.get(upstream, []))
+            self._publish(upstream, endpoints.get(upstream, []))
         if identity is not None:
             keys = endpoints.get(identity.keys, [])
-            write_endpoints(plan.endpoints_dir, identity.keys, keys)
+            self._publish(identity.keys, keys)
             # The same instances: the gate takes every question for one about a caller.
-            write_endpoints(plan.endpoints_dir, identity.gate, endpoints.get(identity.gate, []), health_ports=keys)
+            self._publish(identity.gate, endpoints.get(identity.gate, []), keys)
+
+    def _publish(self, upstream: str, ports: list[int], health_ports: list[int] | None = None) -> None:
+        """Writes what has changed: Envoy reads each file that is replaced."""
+        if self._published.get(upstream) != (ports, health_ports):
+            write_endpoints(self._plan.endpoints_dir, upstream, ports, health_ports)
+            self._published[upstream] = (ports, health_ports)
 
     async def prepare(self) -> None:
         """Renders the configuration and lets Envoy itself judge it, with the certificates that it will use."""

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from exchange.runtime.audit.opening import AUDIT_LOG, SECURITY_LOG
+from exchange.runtime.audit.line_file import AUDIT_LOG, SECURITY_LOG
 from exchange.stack.errors import StackError
 from exchange.stack.files import bound_log, write_private
 from exchange.stack.instance import Instance, State

