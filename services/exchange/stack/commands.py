@@ -21,6 +21,7 @@ from exchange.stack.detach import start_detached
 from exchange.stack.errors import StackError
 from exchange.stack.files import make_home, tail
 from exchange.stack.first_operator import OPERATOR_EMAIL, take_operator_password
+from exchange.stack.leftovers import end_leftovers
 from exchange.stack.postgresql.commands import app as database
 
 STOP_TIMEOUT_S = 90.0
@@ -84,8 +85,6 @@ def down() -> None:
     try:
         request(config.home, "stop")
     except NotRunning:
-        from exchange.stack.run import end_leftovers  # noqa: PLC0415 - see `up`
-
         ended = end_leftovers(config.home)
         view.say(f"stopped {ended} processes of an exchange whose supervisor was gone" if ended else "not running")
         return

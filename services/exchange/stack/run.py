@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from exchange.stack.control import serve, take_lock
 from exchange.stack.errors import StackError
 from exchange.stack.files import make_home, read_json
-from exchange.stack.processes import ProcessId, end
+from exchange.stack.leftovers import STATE_FILE, end_leftovers
 from exchange.stack.services import build
-from exchange.stack.supervisor import STATE_FILE, Supervisor
+from exchange.stack.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,20 +21,6 @@ if TYPE_CHECKING:
 
 _LOCK_ATTEMPTS = 20
 _LOCK_INTERVAL_S = 0.05
-
-
-def end_leftovers(home: Path) -> int:
-    """Ends what a supervisor that was killed left running, the services before their stores; returns how many."""
-    state = read_json(home / STATE_FILE)
-    running = state.get("running")
-    ranks: dict[int, list[tuple[ProcessId, signal.Signals]]] = {}
-    for entry in running if isinstance(running, list) else []:
-        process = ProcessId.from_json(entry.get("process"))
-        if process is not None and process.is_alive():
-            ranks.setdefault(int(entry["rank"]), []).append((process, signal.Signals[entry["signal"]]))
-    for rank in sorted(ranks):
-        end(ranks[rank])
-    return sum(len(processes) for processes in ranks.values())
 
 
 async def supervise(config: StackConfig, options: UpOptions, report: Callable[[dict[str, object]], None]) -> None:

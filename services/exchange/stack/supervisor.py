@@ -12,6 +12,7 @@ from exchange.runtime.audit.line_file import AUDIT_LOG, SECURITY_LOG
 from exchange.stack.errors import StackError
 from exchange.stack.files import bound_log, write_private
 from exchange.stack.instance import Instance, State
+from exchange.stack.leftovers import STATE_FILE
 from exchange.stack.net import answers
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from exchange.stack.service import Service, Traits
     from exchange.stack.services import Stack
 
-STATE_FILE = "state.json"
 # What the role of an instance is called that others follow.
 LEADER = "leader"
 HEALTH_TIMEOUT_S = 15.0

@@ -1,6 +1,5 @@
 """The application: global options, and the commands of all parts."""
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -26,14 +25,16 @@ from pincex_client.cli import (
     wallet,
 )
 from pincex_client.cli.context import DEADLINE, Settings
+from pincex_client.cli.stack import STACK_COMMANDS, mount_stack
 from pincex_client.transport import Tls
 
-# Understood after a command too, where most people write them. Commands of the stack have a `--json` of their own.
+# Understood after a command too, where most people write them.
 GLOBAL_FLAGS = frozenset({"--json"})
 GLOBAL_VALUES = frozenset(
     {"--target", "--ops-target", "--account", "--token", "--profile", "--timeout", "--ca", "--certificate"}
 )
-STACK_COMMANDS = frozenset({"up", "down", "status", "scale", "restart", "kill", "logs", "migrate", "certs", "db"})
+# Commands with options of their own by those names.
+KEEP_OPTIONS = STACK_COMMANDS | {"migrate"}
 
 
 def build_app() -> typer.Typer:
@@ -100,18 +101,6 @@ def global_options(
     )
 
 
-def mount_stack(app: typer.Typer) -> bool:
-    """Add `up`, `down` and the like if the server package is installed; return whether it is."""
-    try:
-        commands = importlib.import_module("exchange.stack.commands")
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "exchange":
-            raise
-        return False
-    commands.register(app)
-    return True
-
-
 def hoist_global_options(arguments: Sequence[str]) -> list[str]:
     """Move global options that stand after a command to the front: `pincex orders --json` is what people write.
 
@@ -119,7 +108,7 @@ def hoist_global_options(arguments: Sequence[str]) -> list[str]:
     """
     words = list(arguments)
     start = _command_index(words)
-    if start is None or words[start] in STACK_COMMANDS:
+    if start is None or words[start] in KEEP_OPTIONS:
         return words
     keeps_account = words[start] == "admin"
     front, rest = words[:start], [words[start]]

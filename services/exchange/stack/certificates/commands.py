@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from exchange.stack import view
-from exchange.stack.certificates.description import describe
-from exchange.stack.certificates.store import EDGE, RENEW_DAYS, CertificateStore, Entry
+from exchange.stack.certificates.settings import EDGE, RENEW_DAYS
 from exchange.stack.config import load_config
 from exchange.stack.errors import StackError
 from exchange.stack.files import make_home
 
 if TYPE_CHECKING:
     from exchange.stack.certificates.settings import TlsSettings
+    from exchange.stack.certificates.store import CertificateStore, Entry
 
 CLIENT_AUTHORITY = "client-authority"
 
@@ -38,7 +38,7 @@ def create(
     make_home(store.folder.parent)
     try:
         made = store.create_edge([settings.host, *(host or [])])
-        names = ", ".join(describe(Entry(EDGE, store.edge).certificate()).names)
+        names = ", ".join(next(one for one in store.entries() if one.name == EDGE).description().names)
     except StackError as error:
         _fail(str(error))
     view.say(f"{'made' if made else 'is there already:'} {store.edge}, for {names}")
@@ -124,7 +124,7 @@ def check(
 
 
 def _row(entry: Entry, now: datetime) -> dict[str, object]:
-    found = describe(entry.certificate())
+    found = entry.description()
     return {
         "name": entry.name,
         "subject": found.subject,
@@ -139,6 +139,8 @@ def _row(entry: Entry, now: datetime) -> dict[str, object]:
 
 def _entries() -> list[Entry]:
     """What is in use or was made: an operator's own certificates take the place of ours."""
+    from exchange.stack.certificates.store import Entry  # noqa: PLC0415 - see `_store`
+
     store, settings = _store()
     given = []
     if settings.certificate is not None:
@@ -150,6 +152,9 @@ def _entries() -> list[Entry]:
 
 
 def _store() -> tuple[CertificateStore, TlsSettings]:
+    # Cryptography is loaded by who needs it: all other commands start faster.
+    from exchange.stack.certificates.store import CertificateStore  # noqa: PLC0415
+
     try:
         config = load_config(os.environ, Path.cwd())
         return CertificateStore(config.home), config.tls

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LOOPBACK = "127.0.0.1"
+# What the edge's certificate is called.
+EDGE = "edge"
+# A certificate with less time than this is renewed, and complained of.
+RENEW_DAYS = 30
 # `auto`: TLS listeners where there are certificates.
 AUTO, ON, OFF = "auto", "on", "off"
 _ON = frozenset({"1", "true", "yes", "on"})

@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from exchange.runtime.service_names import TRUST_DOMAIN, service_host, service_uri
 from exchange.stack.certificates.description import (
+    Description,
     alternative_names,
     chain_problem,
     describe,
@@ -32,7 +33,7 @@ from exchange.stack.certificates.description import (
     time_problem,
 )
 from exchange.stack.certificates.issue import CLIENT, SERVER, Pair, host_name, issue, new_authority
-from exchange.stack.certificates.settings import LOOPBACK
+from exchange.stack.certificates.settings import EDGE, LOOPBACK, RENEW_DAYS
 from exchange.stack.errors import StackError
 from exchange.stack.files import write_private
 
@@ -45,9 +46,6 @@ FOLDER = "certificates"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_NAME = "PinCEX development authority"
 SERVICES_AUTHORITY_NAME = "PinCEX services authority"
-EDGE = "edge"
-# A certificate with less time than this is renewed, and complained of.
-RENEW_DAYS = 30
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
@@ -66,6 +64,10 @@ class Entry:
     def certificate(self) -> x509.Certificate:
         """The leaf. Raises StackError."""
         return read_chain(self.file)[0]
+
+    def description(self) -> Description:
+        """What the leaf says. Raises StackError."""
+        return describe(self.certificate())
 
     def problem(self, now: datetime, days: int) -> str | None:
         """Why it must not be used, or not for `days` more; None if all is well."""
