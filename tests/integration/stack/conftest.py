@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.stack_fixture import ExchangeStack, StackFolder, running_stack, stack_folder, temporary_home
+from tests.stack_fixture import ExchangeStack, StackFolder, running_stack, stack_folder, stop, temporary_home
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ def folder() -> Iterator[StackFolder]:
         try:
             yield found
         finally:
-            found.command("down")
+            stop(found)
 
 
 @pytest.fixture(scope="module")

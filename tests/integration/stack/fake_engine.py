@@ -26,6 +26,8 @@ import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from exchange.runtime.ending import end_process
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -93,15 +95,32 @@ def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler[Any, Any]:
     return grpc.unary_unary_rpc_method_handler(unary, request, serialize)
 
 
+class Handlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # it takes none when it runs
+    """All services of the image on the ops port; not the admin and journal services on the public one. What a method needs is
+    made at its first call: dozens of these processes are started, and few methods of each are called.
+    """
+
+    def __init__(self, files: list[FileDescriptor], *, ops: bool) -> None:
+        self._methods = {
+            f"/{service.full_name}/{method.name}": method
+            for file in files
+            for service in file.services_by_name.values()
+            if ops or service.name not in {"TradingAdminService", "EventService"}
+            for method in service.methods
+        }
+        self._made: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        path = handler_call_details.method
+        if path not in self._made and path in self._methods:
+            self._made[path] = handler(self._methods[path])
+        return self._made.get(path)
+
+
 def serve_grpc(files: list[FileDescriptor], port: int, *, ops: bool, status: health.HealthServicer) -> grpc.Server:
-    """All services of the image on the ops port; not the admin and journal services on the public one."""
+    """Listens, with the health service beside those of the image."""
     server = grpc.server(ThreadPoolExecutor(16), options=OPTIONS)
-    for file in files:
-        for service in file.services_by_name.values():
-            if not ops and service.name in {"TradingAdminService", "EventService"}:
-                continue
-            handlers = {method.name: handler(method) for method in service.methods}
-            server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service.full_name, handlers),))
+    server.add_generic_rpc_handlers((Handlers(files, ops=ops),))
     health_pb2_grpc.add_HealthServicer_to_server(status, server)
     if server.add_insecure_port(f"127.0.0.1:{port}") != port:
         raise SystemExit(f"port {port} is taken")
@@ -169,8 +188,9 @@ def main() -> None:
     while not stopped.wait(0.02):
         status.set("", states[switch.exists()])
     status.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
-    for server in servers:
-        server.stop(2).wait()
+    for stopping in [server.stop(2) for server in servers]:
+        stopping.wait()
+    end_process(0)
 
 
 if __name__ == "__main__":

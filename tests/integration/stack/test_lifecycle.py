@@ -65,6 +65,10 @@ def test_up_returns_when_all_is_healthy_and_down_leaves_no_process(folder: Stack
         assert printed.returncode == 0
         assert json.loads(printed.stdout) == stack.status()
 
+        stopped = folder.command("down")
+
+        assert (stopped.returncode, stopped.stdout) == (0, "the exchange is stopped\n")
+
     assert processes_of(folder.home) == []
     printed = folder.command("status", "--json")
     assert printed.returncode == 1
@@ -148,8 +152,12 @@ def test_down_ends_what_a_killed_supervisor_left(folder: StackFolder) -> None:
         supervisor = [pid for pid in processes_of(stack.home) if "daemon" in Path(f"/proc/{pid}/cmdline").read_text()]
         os.kill(supervisor[0], signal.SIGKILL)
         eventually(lambda: folder.status()["state"] == "stopped", "the lock is free")
+        assert processes_of(folder.home)
 
-    assert processes_of(folder.home) == []
+        ended = folder.command("down")
+
+        assert (ended.returncode, processes_of(folder.home)) == (0, [])
+        assert "of an exchange whose supervisor was gone" in ended.stdout
 
 
 def test_a_taken_port_is_named_with_the_variable_that_changes_it(folder: StackFolder) -> None:
