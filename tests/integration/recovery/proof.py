@@ -87,8 +87,9 @@ async def _read_all(journal: Journal, load: Load) -> Proved:
         trades += sum(event[E_KIND] == TRADE for events in codec.decode_events(frame.events) for event in events)
     assert [key for key, count in counts.items() if count > 1] == [], "ids that were applied twice"
     assert [key for key, count in numbers.items() if count > 1] == [], "session numbers that were applied twice"
-    missing = [asked.name for asked in load.asked if counts[(asked.account, asked.placed, asked.name)] != 1]
-    assert missing == [], "answered, and not in the journal"
+    missing = [asked for asked in load.asked if counts[(asked.account, asked.placed, asked.name)] != 1]
+    told = [(asked.account, asked.name, asked.told) for asked in missing[:5]]
+    assert not missing, f"answered, and not in the journal: {len(missing)}, first {told}"
     orders = sum(count for (_, placed, _), count in counts.items() if placed)
     return Proved(frames, commands, len(epochs), orders, trades, len(load.asked))
 
