@@ -56,8 +56,7 @@ $(STAMPS)/dependencies: requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
 	@echo "installing what the exchange needs into $(VENV): a minute or two, once"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --root-user-action=ignore \
-	  --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m scripts.install
 	@mkdir -p $(STAMPS) && touch $@
 
 # A new top-level package must be made known, so their __init__.py files count.
@@ -123,7 +122,7 @@ bench: install
 
 # ruff's rules are all on, those of its security linter (S, from bandit) among them; the last line looks the locked versions
 # up among known vulnerabilities, and says 'not run' where it cannot.
-lint: install
+lint: $(STAMPS)/project
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -136,7 +135,7 @@ lint: install
 proto: install
 	$(BIN)/python -m scripts.proto
 
-proto-check: install
+proto-check: $(STAMPS)/project
 	$(BIN)/python -m scripts.proto --check
 
 lock: $(STAMPS)/dependencies
