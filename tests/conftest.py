@@ -13,8 +13,8 @@ import pytest
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 # Nobody outside is asked in a test. Each of our processes would read the certificates of all the world's authorities at its start,
-# by the import of aiohttp: 70 ms.
-os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=os.devnull)
+# by the import of aiohttp: 70 ms. The folder is one that holds none.
+os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=str(Path(__file__).parent))
 
 # Shared by suites in several folders; here, before whichever of them is collected first.
 pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
