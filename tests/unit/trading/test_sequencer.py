@@ -226,7 +226,9 @@ async def test_a_lone_order_is_never_paced(rig):
         assert future.done()
 
 
-async def test_dense_arrivals_share_paced_frames(rig):
+async def test_dense_arrivals_share_paced_frames(rig, monkeypatch):
+    # Longer than a busy machine takes for a few turns of the loop.
+    monkeypatch.setattr("exchange.trading.sequencer.FRAME_INTERVAL_S", 0.3)
     for number in range(400):
         rig.place(f"{number}")
     await turns()
