@@ -77,13 +77,13 @@ def test_pip_does_what_uv_cannot(failing: set[str], expected: list[str], status:
 
     def run(command: Sequence[str], environment: Mapping[str, str]) -> int:
         assert "--require-hashes" in command
-        assert environment["HOME"] == "/home/somebody"
+        assert environment["HOME"] == "/anywhere"
         ran.append(f"{command[2]} {Path(command[-1]).name}")
         if ran[-1] == "uv dev.txt":
             assert command[-1] == str(REQUIREMENTS)
             assert environment["UV_INDEX"] == "https://own.test/", "what is said to uv itself counts"
         return 3 if ran[-1] in failing else 0
 
-    environment = {"HOME": "/home/somebody", "UV_INDEX": "https://own.test/"}
+    environment = {"HOME": "/anywhere", "UV_INDEX": "https://own.test/"}
     assert install(run, LISTED, environment) == status
     assert ran == expected
