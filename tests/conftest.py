@@ -19,13 +19,7 @@ os.environ.update(SSL_CERT_FILE=os.devnull, SSL_CERT_DIR=str(Path(__file__).pare
 # Shared by suites in several folders; here, before whichever of them is collected first.
 pytest.register_assert_rewrite("tests.unit.journal.contract_suite")
 
-pytest_plugins = [
-    "tests.cli_fixture",
-    "tests.distribution",
-    "tests.postgres_fixture",
-    "tests.stack_fixture",
-    "tests.valkey_fixture",
-]
+pytest_plugins = ["tests.distribution", "tests.postgres_fixture", "tests.stack_fixture", "tests.valkey_fixture"]
 
 _MAX_SEED = 2**31
 

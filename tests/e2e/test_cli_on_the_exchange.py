@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import urllib.request
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,6 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli_fixture import Cli
     from tests.stack_fixture import ExchangeStack
 
 DEADLINE_S = 60.0
@@ -26,12 +26,20 @@ def account() -> str:
 
 
 @pytest.fixture
-def pincex(exchange_stack: ExchangeStack, account: str, cli: Cli) -> Callable[..., subprocess.CompletedProcess[str]]:
+def pincex(exchange_stack: ExchangeStack, account: str) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs `pincex ARGUMENTS`; only PINCEX_HOME tells it where the exchange is."""
     environment = {**exchange_stack.folder.environment, "PINCEX_ACCOUNT": account}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return cli.run(*arguments, folder=exchange_stack.home.parent, environment=environment, deadline_s=DEADLINE_S)
+        return subprocess.run(
+            [sys.executable, "-c", "import sys; from pincex_client.cli import main; sys.exit(main())", *arguments],
+            env=environment,
+            cwd=exchange_stack.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
 
     return run
 

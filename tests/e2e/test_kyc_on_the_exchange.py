@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +16,6 @@ from tests.stack_fixture import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli_fixture import Cli
     from tests.stack_fixture import ExchangeStack
 
     Run = Callable[..., Any]
@@ -37,15 +38,25 @@ def account() -> str:
 
 
 @pytest.fixture
-def pincex(exchange_stack: ExchangeStack, cli: Cli) -> Run:
+def pincex(exchange_stack: ExchangeStack) -> Run:
     """Runs `pincex ARGUMENTS --json` and returns what it prints."""
 
     def run(*arguments: str, given: object = None, status: int = 0) -> Any:
-        done = cli.run(
-            *(*arguments, "--json"),
-            folder=exchange_stack.home.parent,
-            environment=exchange_stack.folder.environment,
-            given="" if given is None else json.dumps(given),
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from pincex_client.cli import main; sys.exit(main())",
+                *arguments,
+                "--json",
+            ],
+            env=exchange_stack.folder.environment,
+            cwd=exchange_stack.home.parent,
+            input=None if given is None else json.dumps(given),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         assert done.returncode == status, done.stdout + done.stderr
         return json.loads(done.stdout) if done.stdout else None

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import subprocess
+import sys
 import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,6 @@ from tests.stack_fixture import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.cli_fixture import Cli
     from tests.stack_fixture import ExchangeStack
 
     Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -31,12 +31,20 @@ def account() -> str:
 
 
 @pytest.fixture
-def pincex(exchange_stack: ExchangeStack, account: str, cli: Cli) -> Run:
+def pincex(exchange_stack: ExchangeStack, account: str) -> Run:
     """Runs `pincex ARGUMENTS` as this account."""
     environment = {**exchange_stack.folder.environment, "PINCEX_ACCOUNT": account}
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return cli.run(*arguments, folder=exchange_stack.home.parent, environment=environment)
+        return subprocess.run(
+            [sys.executable, "-c", "import sys; from pincex_client.cli import main; sys.exit(main())", *arguments],
+            env=environment,
+            cwd=exchange_stack.home.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     return run
 

@@ -21,7 +21,6 @@ from pincex_client.cli.context import to_json
 from pincex_client.cli.markets import stream_depth
 from pincex_client.cli.render import aligned, ladder, table
 from pincex_client.models import Level
-from tests.cli_fixture import Cli
 from tests.unit.client.fake_exchange import FakeExchange
 from tests.unit.client.fake_server import FakeServer
 from tests.unit.client.recorded import write_flow
@@ -42,7 +41,7 @@ Run = Callable[..., Awaitable[Done]]
 
 
 @pytest.fixture
-def pincex(server: FakeServer, tmp_path: Path, cli: Cli) -> Run:
+def pincex(server: FakeServer, tmp_path: Path) -> Run:
     """Runs `pincex ARGUMENTS` against the fake."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PINCEX_")}
     addresses = {
@@ -53,9 +52,20 @@ def pincex(server: FakeServer, tmp_path: Path, cli: Cli) -> Run:
     }
 
     async def run(*arguments: str, **variables: str) -> Done:
-        told = {**environment, **addresses, **variables}
-        done = await asyncio.to_thread(cli.run, *arguments, folder=tmp_path, environment=told)
-        return Done(done.returncode, done.stdout, done.stderr)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-c",
+            "import sys; from pincex_client.cli import main; sys.exit(main())",
+            *arguments,
+            env={**environment, **addresses, **variables},
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        async with asyncio.timeout(60):
+            out, err = await process.communicate()
+        assert process.returncode is not None
+        return Done(process.returncode, out.decode(), err.decode())
 
     return run
 
