@@ -42,8 +42,9 @@ BELIEVE_S: Final = 0.25
 RESTART_S: Final = 3.0
 _LOOK_S: Final = 0.05
 # What has failed by a defect is begun anew after this.
-CANCEL_AGAIN_S: Final = 0.2
 AGAIN_S: Final = 1.0
+# What still runs so long after it was cancelled is cancelled again.
+CANCEL_AGAIN_S: Final = 0.2
 
 
 class VenuesPart:
