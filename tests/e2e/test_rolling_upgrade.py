@@ -111,7 +111,7 @@ async def test_an_upgrade_under_load_shows_no_error_and_then_activates_newer_rul
     assert (await pincex(stack, "scale", f"trading-engine={ENGINES}")).returncode == 0
 
     assert await shrink_and_trade(exchange, "rules-1") == "rules-1-second", "rules 1: every REPLACE goes to the back"
-    await until(lambda: activated(stack))
+    await until(lambda: activated(stack), 90.0)
     assert await shrink_and_trade(exchange, "rules-2") == "rules-2-first", (
         "rules 2: less at the same price keeps its place"
     )
