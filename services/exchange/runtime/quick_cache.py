@@ -9,14 +9,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, TypeVar
 
-import redis.asyncio as valkey
 import structlog
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import MaxConnectionsError, RedisError
 
 from exchange.runtime.clock import Clock, SystemClock
 from exchange.runtime.config import Secret
+from exchange.runtime.valkey import valkey_client
 
 ANSWER_S: Final = 0.1
 """A server that has not answered within this is taken for dead."""
@@ -38,13 +36,8 @@ class QuickCache:
         self._broken = False
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("quick-cache")
         if url is not None:
-            self._client = valkey.Redis.from_url(
-                url.reveal(),
-                socket_timeout=ANSWER_S,
-                socket_connect_timeout=ANSWER_S,
-                max_connections=MAX_CONNECTIONS,
-                retry=Retry(NoBackoff(), 0),
-                decode_responses=True,
+            self._client = valkey_client(
+                url, connect_s=ANSWER_S, max_connections=MAX_CONNECTIONS, decode_responses=True
             )
 
     @property

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import redis.asyncio as valkey
 import structlog
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+
+from exchange.runtime.valkey import valkey_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,9 +71,7 @@ class Fleet:
         self._clean_up = clean_up
         self._client: Any = None
         if url is not None:
-            self._client = valkey.Redis.from_url(
-                url.reveal(), socket_timeout=ASK_S, socket_connect_timeout=ASK_S, retry=Retry(NoBackoff(), 0)
-            )
+            self._client = valkey_client(url, connect_s=ASK_S)
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("fleet")
 
     async def shares(self) -> list[Share]:
@@ -83,14 +80,16 @@ class Fleet:
         others: list[Share] = []
         if self._client is not None:
             with contextlib.suppress(*_ERRORS):
-                others = [share for share in await self._published() if share.instance != mine.instance]
+                async with asyncio.timeout(ASK_S):
+                    others = [share for share in await self._published() if share.instance != mine.instance]
         return [mine, *sorted(others, key=lambda share: share.instance)]
 
     async def clean_up(self, idle_s: float) -> Cleaned:
         """Have all instances close what is idle; returns once all have, or after a second."""
         if self._client is not None:
             with contextlib.suppress(*_ERRORS):
-                return await self._ask_all(idle_s)
+                async with asyncio.timeout(ASK_S + ANSWER_S):
+                    return await self._ask_all(idle_s)
         return Cleaned(self._clean_up(idle_s), 1)
 
     async def publish(self) -> None:
@@ -98,7 +97,8 @@ class Fleet:
         while self._client is not None:
             with contextlib.suppress(*_ERRORS):
                 share = self._count()
-                await self._client.set(COUNTS + share.instance, msgspec.json.encode(share), px=int(EXPIRY_S * 1000))
+                async with asyncio.timeout(ASK_S):
+                    await self._client.set(COUNTS + share.instance, msgspec.json.encode(share), px=int(EXPIRY_S * 1000))
             await asyncio.sleep(PUBLISH_S)
 
     async def obey(self) -> None:
@@ -107,7 +107,8 @@ class Fleet:
         while self._client is not None:
             try:
                 async with self._client.pubsub() as orders:
-                    await orders.subscribe(CLEAN_UP)
+                    async with asyncio.timeout(ASK_S):
+                        await orders.subscribe(CLEAN_UP)
                     said = False
                     while True:
                         message = await orders.get_message(ignore_subscribe_messages=True, timeout=None)
@@ -123,7 +124,8 @@ class Fleet:
         """Count no more."""
         if self._client is not None:
             with contextlib.suppress(*_ERRORS):
-                await self._client.delete(COUNTS + self._count().instance)
+                async with asyncio.timeout(ASK_S):
+                    await self._client.delete(COUNTS + self._count().instance)
             await self._client.aclose()
 
     async def _published(self) -> list[Share]:
@@ -164,7 +166,7 @@ class Fleet:
         if not order.answer.startswith(ANSWERS) or order.idle_s <= 0:
             return
         closed = self._clean_up(order.idle_s)
-        async with self._client.pipeline() as answer:
+        async with asyncio.timeout(ASK_S), self._client.pipeline() as answer:
             answer.rpush(order.answer, closed)
             answer.pexpire(order.answer, 10_000)
             await answer.execute()

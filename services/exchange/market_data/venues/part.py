@@ -43,8 +43,6 @@ RESTART_S: Final = 3.0
 _LOOK_S: Final = 0.05
 # What has failed by a defect is begun anew after this.
 AGAIN_S: Final = 1.0
-# What still runs so long after it was cancelled is cancelled again.
-CANCEL_AGAIN_S: Final = 0.2
 
 
 class VenuesPart:
@@ -128,11 +126,9 @@ class VenuesPart:
         return replace(venue, url=server.url)
 
     async def _end(self) -> None:
-        # Again where it was lost: what a task waited for may have come in the same moment.
-        while unfinished := [task for task in self._running if not task.done()]:
-            for task in unfinished:
-                task.cancel()
-            await asyncio.wait(unfinished, timeout=CANCEL_AGAIN_S)
+        for task in self._running:
+            task.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
         self._running = []
         self._feeds = {}
         await self._stack.aclose()

@@ -10,13 +10,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final
 
-import redis.asyncio as valkey
 import structlog
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from exchange.market_data.venues.ticks import Tick, decode, encode
+from exchange.runtime.valkey import valkey_client
 
 if TYPE_CHECKING:
     from exchange.runtime.clock import Clock
@@ -46,9 +44,7 @@ class TickQueue:
         self.refused = 0
         self._log: structlog.typing.FilteringBoundLogger = structlog.get_logger("tick-queue")
         if url is not None:
-            self._client = valkey.Redis.from_url(
-                url.reveal(), socket_timeout=ANSWER_S, socket_connect_timeout=ANSWER_S, retry=Retry(NoBackoff(), 0)
-            )
+            self._client = valkey_client(url, connect_s=ANSWER_S)
 
     def put(self, tick: Tick) -> None:
         """Never waits."""
